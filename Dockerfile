@@ -49,7 +49,7 @@ FROM ${NODE_BUILD_IMAGE} AS outside
 WORKDIR /outside
 # Against the headers of this image, instead of a download.
 ENV npm_config_nodedir=/usr/local
-RUN npm install --no-fund --no-audit pkcs11js@2.1.7
+RUN npm install --no-fund --no-audit pkcs11js@2.1.7 @aws-sdk/client-kms@3.1164.0
 
 FROM bunkms AS bunkms-outside
 # Node looks there after /app/node_modules.

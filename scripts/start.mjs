@@ -1,5 +1,6 @@
 // npm start: installs, builds and runs both services on this machine, in dev mode, in the foreground. Runs on
 // any Node >= 18. The services themselves get the Node version that the project needs.
+// npm start -- bunkms: BunKMS alone, for commands on the data folder of a stopped Bundoc.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,6 +25,11 @@ const QUICK_START_TOKEN = [
   ...['--scope', 'docs:read docs:write docs:admin', '--project', 'project-a'],
 ];
 
+const ALONE = `
+BunKMS runs alone: commands on Bundoc's data folder can get keys, such as npm run -s bundoc -- restore.
+Ctrl-C stops it.
+`;
+
 const cli = join(root, 'packages', 'bunkms', 'dist', 'cli', 'main.js');
 
 await runScript('npm start', async () => {
@@ -36,7 +42,10 @@ await runScript('npm start', async () => {
   process.stdout.on('error', () => process.kill(process.pid, 'SIGTERM'));
 
   const setup = devSetup(root, process.env);
+  const [only] = process.argv.slice(2);
   try {
+    if (only !== undefined && only !== 'bunkms')
+      throw new UserError(`"${only}" is not understood: give nothing, or "bunkms" for BunKMS alone`);
     await requireFreePorts([setup.bundocApi, setup.kmsApi, setup.kmsInternal]);
     const node = await findNode(root, process.env);
     await prepare(root, node, 'run', stop);
@@ -68,12 +77,19 @@ await runScript('npm start', async () => {
     });
     // One after the other, so that Bundoc does not warn about a BunKMS that does not listen yet.
     await Promise.race([whenReady(start('bunkms', bunkmsEnv, `${setup.kmsApi.url}/ready`)), stopped]);
-    const ready = whenReady(start('bundoc', environment(setup.bundocEnv), `${setup.bundocApi.url}/ready`));
+    const ready =
+      only === undefined
+        ? whenReady(start('bundoc', environment(setup.bundocEnv), `${setup.bundocApi.url}/ready`))
+        : undefined;
     const failed = Promise.race(services.map((service) => service.ended)).then((outcome) => {
       throw endedByItself(outcome);
     });
     await Promise.race([ready, failed, stopped]);
 
+    if (only !== undefined) {
+      console.log(ALONE);
+      await Promise.race([failed, stopped]);
+    }
     const token = await outputOf(node.execPath, [cli, 'token', 'issue', ...QUICK_START_TOKEN], {
       cwd: root,
       env: bunkmsEnv,

@@ -195,6 +195,13 @@ describe('a path is refused, and nothing is written,', () => {
     await expectRefused(path, { method: 'PUT', body: '{}' }, code);
   });
 
+  it('with a slash in the id that is not encoded, and the refusal says that ids have none', async () => {
+    const options: Call = { method: 'PUT', body: '{}' };
+    await expectRefused(document('a/b'), options, 'not_found');
+    const answer = await call(installation.url, document('a/b'), { token, ...options });
+    expect(answer.json()['detail']).toBe('a document id has no "/"');
+  });
+
   it.each(['POST', 'OPTIONS'])('under the method %s, with Allow', async (method) => {
     const answer = await call(installation.url, `${COLLECTION}/a`, { method, token });
     expectProblem(answer, 'method_not_allowed');

@@ -88,6 +88,11 @@ describe('bundoc put, get, patch and delete', () => {
     for (const command of ['get', 'delete']) {
       const { code, stdout, stderr } = await bundoc(command, 'exact', 'notes', 'one');
       expect([code, stdout, stderr]).toEqual([1, '', 'bundoc: there is no document "one" in notes\n']);
+      const unmade = await bundoc(command, 'unmade', 'notes', 'one');
+      expect([unmade.code, unmade.stderr]).toEqual([
+        1,
+        'bundoc: there is no project unmade at this service\n',
+      ]);
     }
     writeFileSync(file('bad.json'), Buffer.from([0x7b, 0xff, 0x7d]));
     for (const [path, reason] of [

@@ -46,3 +46,28 @@ it('the help of a command puts the description of a long option below its name',
   expect(help).toMatch(/^ {2}--may-issue-scope <scopes>\n {28}scopes of the tokens that it may$/m);
   expect(help).toMatch(/^ {2}docs:read +read documents, run queries and\n {23}follow changes$/m);
 });
+
+it.each([BUNDOC, BUNKMS])('$name takes no option of a command for the value of another one', async (spec) => {
+  const refusals: string[] = [];
+  const refused = (command: Command, path: readonly string[]): string[][] => {
+    command.configureOutput({ writeErr: (text) => refusals.push(text) });
+    const own = command.options
+      .filter(({ required }) => required)
+      .map(({ long }) => [...path, String(long), '--json']);
+    return [...own, ...command.commands.flatMap((one) => refused(one as Command, [...path, one.name()]))];
+  };
+  const program = programOf(spec, {});
+  const lines = refused(program, []);
+  expect(lines.length).toBeGreaterThan(20);
+  for (const line of lines)
+    await expect(program.parseAsync(line, { from: 'user' })).rejects.toMatchObject({
+      code: 'commander.invalidArgument',
+    });
+  expect(refusals).toEqual(
+    lines.map((line) =>
+      expect.stringContaining(
+        `'--json' is invalid. That is an option: the value of ${line.at(-2)} is missing.`,
+      ),
+    ),
+  );
+});

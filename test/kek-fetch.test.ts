@@ -56,7 +56,7 @@ describe('bunkms kek retire --fetch', () => {
     const retired = await bunkms('kek', 'retire', current, '--fetch');
     expect([retired.code, retired.stderr, retired.stdout]).toEqual([
       0,
-      '',
+      'bunkms: Bundoc fetches the new wrappings of 3 keys: those of open projects within 15 minutes\n',
       expect.stringContaining('is retired'),
     ]);
     for (const project of projects) {

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LONG } from '@bundoc/shared/testing/long';
+import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DevSetup } from './support/dev-setup.ts';
 
@@ -45,6 +46,21 @@ describe('npm start, begun by each test,', () => {
     expect(code).toBe(1);
     expect(stderr).toContain(`npm start: ${name} exited unexpectedly: SIGKILL`);
     await setup.expectAllStopped();
+  });
+
+  it('starts BunKMS alone for commands on the data folder of a stopped Bundoc, and nothing for another name', async () => {
+    const first = await setup.start();
+    first.child.kill('SIGTERM');
+    expect((await first.exit).code).toBe(0);
+    const alone = setup.script('start.mjs', 'bunkms');
+    await expect.poll(alone.output, { timeout: PATIENT_MS }).toContain('BunKMS runs alone');
+    const { stdout } = await setup.script('command.mjs', 'bundoc', 'doctor').exit;
+    expect(stdout).toMatch(/^ok +kms ready /m);
+    expect(stdout).toMatch(/^fail +url +nothing listens at /m);
+    alone.child.kill('SIGTERM');
+    expect((await alone.exit).code).toBe(0);
+    const other = await setup.script('start.mjs', 'kms').exit;
+    expect([other.code, other.stderr]).toEqual([1, expect.stringContaining('"kms" is not understood')]);
   });
 
   it('names a service that cannot start, and the reason', async () => {

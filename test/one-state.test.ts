@@ -1,3 +1,4 @@
+import { TOKEN_TTL_S_MAX } from '@bundoc/shared/contract/tokens';
 import { runs } from '@bundoc/shared/testing/long';
 import { expect, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
@@ -8,6 +9,8 @@ const SUM = ACCOUNTS * START;
 const WRITERS = 4;
 /** Answers that are checked, of all kinds together. */
 const ANSWERS = runs(200, 100_000);
+/** Answers between two lines of the long form. */
+const SAID_EVERY = 10_000;
 const PATIENCE_MS = runs(400_000, 14_400_000);
 const COLLECTIONS = ['plain', 'indexed'] as const;
 const BASE = '/v1/projects/bank';
@@ -178,7 +181,14 @@ it('no answer shows a state that no commit has left, beside four writers', {
   const seed = Date.now() % 1_000_000;
   await using installation = await Installation.start();
   const { url } = installation;
-  const admin = await installation.client();
+  // The long form takes longer than the life of a token by default.
+  const admin = await installation.issue({
+    sub: 'app',
+    typ: 'client',
+    scope: ['docs:read', 'docs:write'],
+    projects: ['*'],
+    ttl_s: TOKEN_TTL_S_MAX.client,
+  });
   const tellers = COLLECTIONS.map((collection) =>
     Array.from({ length: WRITERS }, (_, at) => new Teller(url, admin, collection, at, seed)),
   );
@@ -194,6 +204,7 @@ it('no answer shows a state that no commit has left, beside four writers', {
   const faults: string[] = [];
   const checked = new Map<string, number>();
   let [answers, transfers, tooOld] = [0, 0, 0];
+  const say = (text: string) => process.stdout.write(`one state, seed ${seed}: ${text}\n`);
   const ask: Ask = async <A>(path: string, body?: object) => {
     const method = body === undefined ? 'GET' : 'POST';
     const answer = await call(url, BASE + path, {
@@ -214,6 +225,7 @@ it('no answer shows a state that no commit has left, beside four writers', {
         if (fault !== undefined) faults.push(`${collection}: ${fault}`);
         answers++;
         checked.set(kind, (checked.get(kind) ?? 0) + 1);
+        if (answers % SAID_EVERY === 0) say(`${answers} answers, ${transfers} transfers, ${tooOld} too old`);
       } catch (error) {
         if (!(error instanceof TooOld)) throw error;
         tooOld++;

@@ -147,6 +147,34 @@ describe('a PostgreSQL server that refuses a connection', needs('postgresql'), (
     });
   });
 
+  /** What a service logs, up to the first line that matches. */
+  async function linesTo(prefix: 'BUNDOC' | 'BUNKMS', url: string, end: RegExp): Promise<string[]> {
+    const main = fileURLToPath(new URL(`../packages/${prefix.toLowerCase()}/src/main.ts`, import.meta.url));
+    const child = spawnNode([main], { NODE_ENV: 'test', PATH: '', ...environmentOf(prefix, url) });
+    const lines: string[] = [];
+    for await (const line of createInterface({ input: child.stdout })) {
+      lines.push(line);
+      if (end.test(line)) break;
+    }
+    child.kill('SIGKILL');
+    return lines;
+  }
+
+  it.each(['BUNDOC', 'BUNKMS'] as const)(
+    'is named by %s with the remedy when the role may not create the schema',
+    async (prefix) => {
+      const { url } = await server.createDatabase(`of_another_${prefix.toLowerCase()}`);
+      await server.sql(`ALTER DATABASE of_another_${prefix.toLowerCase()} OWNER TO postgres`);
+      const lines = await linesTo(prefix, url, /"level":"fatal"/);
+      expect(JSON.parse(lines.at(-1) ?? '{}')).toMatchObject({
+        level: 'fatal',
+        msg: expect.stringMatching(
+          /PostgreSQL: permission denied for .*; for the first start, let the role own the database \(ALTER DATABASE/,
+        ),
+      });
+    },
+  );
+
   it('is named in the first fault that each service logs, with the remedy', async () => {
     const url = urlWith((one) => {
       one.password = SECRET;
@@ -155,14 +183,7 @@ describe('a PostgreSQL server that refuses a connection', needs('postgresql'), (
       ['BUNDOC', 'waiting for PostgreSQL: '],
       ['BUNKMS', ''],
     ] as const) {
-      const main = fileURLToPath(new URL(`../packages/${prefix.toLowerCase()}/src/main.ts`, import.meta.url));
-      const child = spawnNode([main], { NODE_ENV: 'test', PATH: '', ...environmentOf(prefix, url) });
-      const lines: string[] = [];
-      for await (const line of createInterface({ input: child.stdout })) {
-        lines.push(line);
-        if (/"level":"(fatal|error|warn)"/.test(line) && line.includes('PostgreSQL')) break;
-      }
-      child.kill('SIGKILL');
+      const lines = await linesTo(prefix, url, /"level":"(fatal|error|warn)".*PostgreSQL/);
       expect(JSON.parse(lines.at(-1) ?? '{}')).toMatchObject({
         msg: expect.stringMatching(
           `^${event}PostgreSQL refuses the connection .*\\(28P01\\); put the password of the role`,

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { connect } from 'node:tls';
 import { ensureCertificates } from '@bundoc/bunkms/cli/certificates';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Claims } from '@bundoc/shared/contract/tokens';
 import { createGuard } from '@bundoc/shared/http/guard';
 import { createHttpShares } from '@bundoc/shared/http/http-shares';
@@ -15,7 +16,7 @@ import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import { bundocProcess } from './support/bundoc-command.ts';
+import { bundocCommand, bundocProcess } from './support/bundoc-command.ts';
 import { startBundocProcess } from './support/bundoc-process.ts';
 import { call, Installation } from './support/installation.ts';
 
@@ -131,6 +132,47 @@ describe('Bundoc and BunKMS over mutual TLS', () => {
       await expect.poll(() => new Set(looking.mock.contexts).size).toBe(3);
     }
     expect(new Set(ended.mock.contexts)).toEqual(new Set(looking.mock.contexts));
+  });
+
+  it('have each fault of their connection named by doctor, with the variable or the certificate that is missing', async () => {
+    await makeCertificates();
+    await using installation = await startBoth('bundoc');
+    const own = { ca: pems('bundoc')('ca'), cert: pems('bundoc')('cert'), key: pems('bundoc')('key') };
+    await ensureCertificates(join(folder, 'other-authority'), [
+      { directory: join(folder, 'foreign'), names: ['bundoc'] },
+    ]);
+    const { internalUrl } = installation.kms;
+    const found = async (url: string, { ca, cert, key }: Partial<typeof own>) => {
+      const environment = {
+        BUNDOC_DATA_DIR: folder,
+        BUNDOC_URL: installation.url,
+        BUNDOC_KMS_TOKEN_FILE: installation.tokenFile,
+        BUNDOC_KMS_URL: url,
+        ...defined({
+          BUNDOC_KMS_CA_FILE: ca,
+          BUNDOC_KMS_CLIENT_CERT_FILE: cert,
+          BUNDOC_KMS_CLIENT_KEY_FILE: key,
+        }),
+      };
+      const { stdout } = await bundocCommand(environment, ['doctor']);
+      return stdout.split('\n').filter((line) => /^\w+ +kms (?:url|tls)/.test(line));
+    };
+    const tls = (pattern: string) => [expect.stringMatching(`^fail +kms tls +\\S+ ${pattern}`)];
+    expect(await found(internalUrl.replace('https:', 'http:'), {})).toEqual([
+      expect.stringMatching(/^fail +kms url +\S+ does not speak plain HTTP\. To do: try https:/),
+    ]);
+    expect(await found(internalUrl, {})).toEqual([
+      expect.stringMatching(
+        /^fail +kms tls +the authority .* unknown\. To do: name its file with BUNDOC_KMS_CA_FILE/,
+      ),
+    ]);
+    // Whether the alert or the end of the connection arrives first, is not fixed.
+    const certificate =
+      '(?:closes the connection|requires a client certificate of its authority)\\. To do: give the client certificate';
+    expect(await found(internalUrl, { ca: own.ca })).toEqual(tls(certificate));
+    const foreign = { cert: pems('foreign')('cert'), key: pems('foreign')('key') };
+    expect(await found(internalUrl, { ca: own.ca, ...foreign })).toEqual(tls(certificate));
+    expect((await found(internalUrl, own)).map((line) => line.slice(0, 2))).toEqual(['ok', 'ok']);
   });
 
   it('export no key to a certificate with an unexpected name', async () => {

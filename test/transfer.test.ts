@@ -72,6 +72,9 @@ describe('bundoc import and export', () => {
 
     const { stdout } = await bundoc(['export', 'second', '-']);
     expect(stdout.split('\n').filter((line) => line !== '')).toHaveLength(1_234);
+    const below = join('made', 'of', 'parts', 'out.ndjson');
+    expect((await bundoc(['export', 'first', file(below)])).code).toBe(0);
+    expect(readFileSync(file(below), 'utf8')).toBe(readFileSync(file('out.ndjson'), 'utf8'));
     const refused = await bundoc(['export', 'first', file('out.ndjson')]);
     expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining('already exists')]);
   });

@@ -24,6 +24,7 @@ const USES: Readonly<Record<ProgramName, readonly [project: string, file: string
   curl: [['integration', 'test/docs-examples.test.ts']],
   python: [['integration', 'test/open-by-hand.test.ts']],
   httpx: [['integration', 'test/docs-python.test.ts']],
+  moto: [['integration', 'packages/bunkms/test/outside-aws-kms.test.ts']],
   vectors: [['unit', 'packages/shared/src/http/bearer-auth-vectors.test.ts']],
   softhsm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
   tpm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],

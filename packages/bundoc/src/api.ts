@@ -95,6 +95,9 @@ const REASONS: Readonly<Record<GenerationState, Readiness['reason']>> = {
   unconfirmed: 'kms_unavailable',
   superseded: 'storage_superseded',
 };
+/** The path of a document whose id has a slash. */
+const BELOW_DOCUMENT = /^\/v1\/projects\/[^/]+\/collections\/[^/]+\/documents\/[^?#]*\//;
+
 /** Creates the API without listening. */
 export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
   const { config, clock, logger, metrics, limit, revoked, tokenKeys, drain, times } = parts;
@@ -105,6 +108,7 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
     bodyBytesMax: config.documentBytesMax,
     tls,
     shares: httpShares,
+    hintOf: (target) => (BELOW_DOCUMENT.test(target) ? 'a document id has no "/"' : undefined),
     onProblem: (_request, error) => {
       if (error.code === 'disk_full') parts.disk.report(error);
       return undefined;

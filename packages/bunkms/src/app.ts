@@ -118,19 +118,8 @@ export async function startBunkms(
 
   const drain = new Drain(config.drainMs);
   const network = { drain, apiTls, internalTls, isPeer, times: dependencies.http };
-  const { api, internal } = await createListeners(
-    { ...ports, ...network, unsealer, outside, recorders, exports },
-    opened,
-  );
-
-  const internalUrl = await listen(internal, {
-    host: internalAddress,
-    port: config.internalPort,
-    prefix: 'BUNKMS_INTERNAL_',
-  });
-  const onGone = () => end(new Error('the address of the internal listener is gone'));
-  opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
-  const apiUrl = await listen(api, { host: config.host, port: config.port, prefix: 'BUNKMS_' });
+  const served = { ...ports, ...network, unsealer, outside, recorders, exports };
+  const { apiUrl, internalUrl } = await listenBoth(served, internalAddress, opened);
   logger.info({ version: VERSION, apiUrl, internalUrl, sealed: !isUnsealed() }, 'listening');
 
   const running = opened.move();
@@ -140,6 +129,25 @@ export async function startBunkms(
     return closing;
   };
   return { apiUrl, internalUrl, drain, close };
+}
+
+/** Listens, on the internal network first. @returns the URLs. */
+async function listenBoth(
+  served: Parameters<typeof createListeners>[0],
+  internalAddress: string,
+  opened: AsyncDisposableStack,
+): Promise<{ readonly apiUrl: string; readonly internalUrl: string }> {
+  const { config } = served;
+  const { api, internal } = await createListeners(served, opened);
+  const internalUrl = await listen(internal, {
+    host: internalAddress,
+    port: config.internalPort,
+    prefix: 'BUNKMS_INTERNAL_',
+  });
+  const onGone = () => end(new Error('the address of the internal listener is gone'));
+  opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
+  const apiUrl = await listen(api, { host: config.host, port: config.port, prefix: 'BUNKMS_' });
+  return { apiUrl, internalUrl };
 }
 
 /** Ends the process in order, as after an uncaught error, so that its supervisor restarts it. */

@@ -1,6 +1,7 @@
 import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
+import type { SealedState } from './http/readiness.ts';
 import type { Services } from './http/services.ts';
 import type { PublicJwk } from './records/installation.ts';
 import { neededKeks } from './records/kek-state.ts';
@@ -22,12 +23,6 @@ export interface Unsealing {
   readonly publicKey: PublicJwk;
 }
 
-/** Why the service is sealed, in words for everybody, and when it tries again. */
-export interface SealedState {
-  readonly reason: string;
-  readonly nextTryMs: number;
-}
-
 export interface UnsealerOptions {
   readonly provider: KekProvider;
   /** A value that changes when the outside keys may have changed. */
@@ -42,8 +37,8 @@ export interface UnsealerOptions {
 }
 
 /**
- * Unseals the service: at its start, or later, when a provider of the sealed ring is back, or the operator has
- * corrected the ring or its outside keys. It never seals it again.
+ * Unseals the service: at its start, or later, when a provider of the sealed ring is back, or the operator
+ * has corrected the ring or its outside keys. It never seals it again.
  */
 export class Unsealer implements AsyncDisposable {
   readonly #options: UnsealerOptions;

@@ -188,6 +188,26 @@ describe(`authorisation (${LONG ? 'all callers' : `AUTHORISATION_SEED=${SEED}`})
     for (const path of ['/v1/export/known-dek', '/v1/%65xport/known-dek', '/v1/export', '/v1/export/'])
       expect((await kms.api(path, { token })).json()).toMatchObject({ status: 404, code: 'not_found' });
   });
+
+  it('names the internal listener at each path that only this one has, the same for every caller', async () => {
+    const pathsOf = async (ask: TestKms['api']) =>
+      Object.keys((await ask('/openapi.json')).json()['paths'] as object);
+    const ofApi = new Set(await pathsOf(kms.api));
+    const only = (await pathsOf(kms.internal)).filter((path) => !ofApi.has(path));
+    expect(only).toContain('/v1/export/{name}');
+    const answers: string[] = [];
+    for (const path of only)
+      for (const name of ['known-dek', 'unknown-dek'])
+        for (const token of [undefined, 'no token', await kms.fullToken()]) {
+          const answer = await kms.api(path.replace('{name}', name), { token });
+          const { request_id: _, ...problem } = answer.json();
+          answers.push(JSON.stringify([answer.status, problem]));
+        }
+    expect([...new Set(answers)]).toEqual([
+      expect.stringMatching(/^\[404,.*internal listener.*BUNKMS_INTERNAL_PORT/),
+    ]);
+    expect((await kms.api('/v1/exporters')).json()).not.toHaveProperty('detail');
+  });
 });
 
 /** The URLs of Fastify's route tree. */

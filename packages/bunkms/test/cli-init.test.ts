@@ -82,9 +82,24 @@ describe('`bunkms init`', () => {
     await init();
     const second = readFileSync(tokenFile, 'utf8').trim();
     expect(second).not.toBe(token);
-    writeFileSync(tokenFile, 'garbage');
+    for (const other of ['not.signed.here\n', '']) {
+      writeFileSync(tokenFile, other);
+      await init();
+      expect(claimsOf(readFileSync(tokenFile, 'utf8').trim())).toMatchObject({ sub: 'bundoc' });
+    }
+  });
+
+  it('replaces no file that has something other than a token, such as the KEK, and issues none', async () => {
     await init();
-    expect(claimsOf(readFileSync(tokenFile, 'utf8').trim())).toMatchObject({ sub: 'bundoc' });
+    const kek = readFileSync(environment.BUNKMS_KEK_FILE);
+    const before = (await run('audit', 'head')).stdout;
+    for (const [path, reason] of [
+      [environment.BUNKMS_KEK_FILE, /has something other than a token, and stays as it is/],
+      [folder, /is a folder: name a file in it/],
+    ] as const)
+      expectFailure(await run('init', '--service-token', path), 2, reason);
+    expect(readFileSync(environment.BUNKMS_KEK_FILE)).toEqual(kek);
+    expect((await run('audit', 'head')).stdout).toBe(before);
   });
 
   it('replaces a service token that may not shred, without revoking it', async () => {

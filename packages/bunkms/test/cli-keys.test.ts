@@ -65,7 +65,11 @@ describe('`bunkms keys`', () => {
         expect(stdout).not.toContain(wrapped_b64.slice(0, 40));
       }
 
-    expectFailure(await run('key', 'rotate', 'none-dek'), 3, /key_not_found: The key does not exist/);
+    expectFailure(
+      await run('key', 'rotate', 'none-dek'),
+      3,
+      /key_not_found: The key does not exist.*"bunkms key list"/,
+    );
     expectFailure(await run('key', 'show', 'none-dek'), 3, /key_not_found/);
     expect((await run('audit', 'verify')).code).toBe(0);
   });

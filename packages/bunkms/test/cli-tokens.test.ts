@@ -1,6 +1,6 @@
 import { exportedKeySchema } from '@bundoc/shared/contract/keys';
 import { describe, expect, it } from 'vitest';
-import { claimsOf, environment, init, run, useCommandLine } from './support/command-line.ts';
+import { claimsOf, environment, expectFailure, init, run, useCommandLine } from './support/command-line.ts';
 import { call } from './support/http.ts';
 import { startConfigured } from './support/in-process.ts';
 
@@ -38,6 +38,7 @@ describe('`bunkms token`', () => {
     const revoke = (...more: string[]) => run('token', 'revoke', claimsOf(issuer).jti, ...more);
     expect(await revoke()).toMatchObject({ code: 0, stdout: expect.stringMatching(/with its renewals: /) });
     expect(await status()).toBe(200);
+    expectFailure(await run('token', 'revoke', 'shop'), 3, /token_not_found.*"bunkms token list"/);
     expect(await revoke('--cascade')).toMatchObject({
       code: 0,
       stdout: expect.stringMatching(/ with its renewals, and 1 token that it issued: /),

@@ -68,12 +68,18 @@ describe('the command line', () => {
       expectFailure(
         await run('audit', 'verify', ...receipts),
         1,
-        new RegExp(`record ${head.seq} is missing`),
+        new RegExp(`broken, or the receipt is of another.*: record ${head.seq} is missing`),
       );
+    const foreign = `1:${'ab'.repeat(32)}`;
+    expectFailure(
+      await run('audit', 'verify', '--receipt', foreign),
+      1,
+      /broken, or the receipt is of another installation or was changed: record 1 is not the record/,
+    );
     edit(`UPDATE audit SET detail = 'no json' WHERE seq = 4`);
     expectFailure(await run('audit', 'verify'), 1, /broken: record 4 is changed/);
     edit(`UPDATE audit SET actor = 'somebody' WHERE seq = 3`);
-    expectFailure(await run('audit', 'verify'), 1, /broken: record 3 is changed/);
+    expectFailure(await run('audit', 'verify', '--receipt', before), 1, /broken: record 3 is changed/);
     edit('DELETE FROM audit WHERE seq = 2');
     const found = await run('audit', 'verify', '--json');
     expect([found.code, JSON.parse(found.stdout)]).toEqual([
@@ -107,6 +113,7 @@ describe('the command line', () => {
     [['token', 'issue', '--typ', 'client', '--sub', 'x', '--scope', 'docs:read', '--ttl', 'soon'], /ttl/],
     [['token', 'revoke'], /missing required argument/],
     [['audit', 'verify', '--receipt', 'x'], /receipt/],
+    [['audit', 'verify', '--receipt', '1:ab'], /64 hex digits/],
     [['key', 'rotate'], /missing required argument/],
     [['key', 'rotate', 'NO-name'], /must be 1 to 128/],
     [['key', 'show', 'a/b'], /must be 1 to 128/],

@@ -86,7 +86,7 @@ describe('bunkms outside', () => {
       'keys.up.mount: must be a path',
       'keys.up.token_file: is required',
       'keys.up: tokenfile: unknown (did you mean token_file?)',
-      'keys.other.kind: must be one of "transit", "bunkms"',
+      'keys.other.kind: must be one of "transit", "bunkms", "aws-kms"',
     ])
       expect(stderr).toContain(fault.replace(': unknown (did you mean token_file?)', ''));
     expect(stderr).not.toContain(secret);

@@ -139,6 +139,7 @@ describe('bunkms token issue', () => {
     ],
     ['--scope read', '--scope read: is not a scope; use kms:create_key, '],
     ['--scope ,', '--scope: must have at least 1 element\n'],
+    ['--ttl 0s', '--ttl: must be more than 0; '],
     ['--typ user', '--typ: must be one of "service", "client"\n'],
     ['--may-issue-scope docs:read --may-issue-ttl 1h --may-issue-project x/y', '--may-issue-project x/y: '],
     ['--typ service --scope kms:admin --may-issue-scope docs:read', '--may-issue-ttl: is required with'],

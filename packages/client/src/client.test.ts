@@ -298,6 +298,40 @@ describe('an option that the service would refuse or never see', () => {
       );
   });
 
+  it('is refused as a token with spaces, which is not quoted, and where an object is wanted', async () => {
+    const url = 'http://127.0.0.1:8080';
+    expect(() => new Bundoc({ url, token: 'Bearer a.b.c' })).toThrow(
+      new TypeError('options.token: a token has no spaces; give it without "Bearer"'),
+    );
+    for (const [given, told] of [
+      [undefined, 'undefined'],
+      [url, JSON.stringify(url)],
+    ])
+      expect(() => new Bundoc(given as Untyped)).toThrow(
+        `options: ${told} is not an object; known members are url,`,
+      );
+    await expect(collection.get('a', null as Untyped)).rejects.toThrow('options: null is not an object');
+  });
+
+  it('is refused as the condition of a count that has the form of a query, unless it has operators', async () => {
+    for (const where of [{ where: { stars: 5 } }, { where: {} }, { where: { stars: 5 }, limit: 1 }])
+      await expect(collection.count(where)).rejects.toThrow(
+        'where: give the condition itself, such as { stars: 5 }; for a member named where, { where: { $eq: … } }',
+      );
+    const bodies: unknown[] = [];
+    const asked = new Bundoc({
+      url: 'http://127.0.0.1:8080',
+      token: 'token',
+      fetch: async (_url, { body } = {}) => {
+        bodies.push(JSON.parse(String(body)));
+        return new Response(ANSWER, { headers: { 'content-type': 'application/json' } });
+      },
+    });
+    const conditions = [{ where: { $eq: { stars: 5 } } }, { where: 'here' }];
+    for (const where of conditions) expect(await asked.project('p').collection('c').count(where)).toBe(1);
+    expect(bodies).toMatchObject(conditions.map((where) => ({ where })));
+  });
+
   it('is refused without a suggestion when no name is similar', async () => {
     await expect(collection.get('a', { asof: 1 } as Untyped)).rejects.toThrow(
       new TypeError('options.asof: unknown; known are signal, deadlineMs'),

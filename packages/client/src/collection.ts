@@ -19,7 +19,15 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
-import { CALL, fieldsText, requireKnown, requirePageSize, shown, WRITE } from './options.ts';
+import {
+  CALL,
+  fieldsText,
+  requireCondition,
+  requireKnown,
+  requirePageSize,
+  shown,
+  WRITE,
+} from './options.ts';
 import {
   type Aggregation,
   type Explanation,
@@ -384,6 +392,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * ```
    */
   async count(where?: Where | JsonText, options: FigureOptions = {}): Promise<number> {
+    requireCondition(where);
     return (await this.#figures<{ count: number }>('count', { where }, options)).count;
   }
 

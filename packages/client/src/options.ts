@@ -29,6 +29,8 @@ const CONDITIONS = { ifMatch: 'a revision', ifNoneMatch: '"*"' } as const;
  *   without a value.
  */
 export function requireKnown(place: string, given: object, known: readonly string[]): void {
+  if (typeof given !== 'object' || given === null)
+    throw new TypeError(`${place}: ${shown(given)} is not an object; known members are ${known.join(', ')}`);
   const other = Object.keys(given).find((name) => !known.includes(name));
   if (other === undefined) {
     requireConditions(place, given);
@@ -61,6 +63,19 @@ function isLike(other: string, name: string): boolean {
 /** A value in a message: a text in quotes, so that it is not taken for a number. */
 export function shown(value: unknown): string {
   return typeof value === 'string' ? JSON.stringify(value) : String(value);
+}
+
+/**
+ * @throws TypeError for `{ where: condition }`, as a query has it. A call that takes the condition itself
+ *   would read it as one on a member named `where`, and match nothing.
+ */
+export function requireCondition(where: object | undefined): void {
+  const inner: unknown = Object(where)['where'];
+  if (typeof inner !== 'object' || inner === null) return;
+  if (Object.keys(inner).some((name) => name.startsWith('$'))) return;
+  throw new TypeError(
+    'where: give the condition itself, such as { stars: 5 }; for a member named where, { where: { $eq: … } }',
+  );
 }
 
 /** The names of options of calls. */

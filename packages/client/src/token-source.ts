@@ -99,6 +99,8 @@ export class TokenSource {
 function requireToken(place: string, token: unknown): void {
   if (typeof token !== 'string' || token.trim() === '')
     throw new TypeError(`${place}: ${shown(token)} is not a token`);
+  if (/\s/.test(token.trim()))
+    throw new TypeError(`${place}: a token has no spaces; give it without "Bearer"`);
 }
 
 async function inTime(token: string | Promise<string>, msMax: number): Promise<string> {

@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
+import { makeFolder } from '@bundoc/shared/files/make-folder';
 import { z } from 'zod';
 import { type ExportOptions, type ExportProgress, exportDocuments } from '../operations/export-documents.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
@@ -72,6 +74,7 @@ async function toFile(
   run: (from: Partial<ExportOptions>, write: ExportOptions['write']) => Promise<ExportProgress>,
 ): Promise<ExportProgress> {
   if (existsSync(path)) throw new CommandError(`${path} already exists`);
+  makeFolder(dirname(path));
   const partial = `${path}.partial`;
   const resume = new ResumeFile(`${path}.export-state`, stateSchema);
   const { project, deletions } = about;

@@ -127,9 +127,8 @@ async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<vo
   const { url } = kms;
   const where = 'BUNDOC_KMS_URL';
   const expected = ['bunkms-internal'] as const;
-  const isUp =
-    trust !== undefined &&
-    (await checkService(ofKms, { name: 'BunKMS', url, where, trust, expected, judge: judgeBunkms }));
+  const service = { name: 'BunKMS', url, where, caFile: 'BUNDOC_KMS_CA_FILE', expected, judge: judgeBunkms };
+  const isUp = trust !== undefined && (await checkService(ofKms, { ...service, trust }));
   checkup.add('kms', ofKms);
   await checkToken(checkup, {
     check: 'service token',

@@ -1,4 +1,3 @@
-import type { Collection } from '@bundoc/client/collection';
 import { JsonText, type Metadata, withoutMetadata } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import type { AddCommands, Command } from '@bundoc/shared/cli/command';
@@ -16,10 +15,12 @@ const IF_MATCH = 'only if this is its revision';
 export const addDocumentCommands: AddCommands = (program, environment) => {
   onDocument(program, 'get', 'prints a document byte for byte; exit code 1 if it does not exist')
     .option('--content', 'without the metadata: as it was written')
-    .action(async (project, name, id, options) => {
-      const collection = (await openProject(environment, options, project)).collection(name);
-      const document = await collection.get(id, { signal: stopSignal() });
-      if (document === undefined) throw noDocument(id, collection);
+    .action(async (projectId, name, id, options) => {
+      const project = await openProject(environment, options, projectId);
+      const signal = stopSignal();
+      const document = await project.collection(name).get(id, { signal });
+      if (document === undefined)
+        throw (await project.info({ signal })) === undefined ? noProject(projectId) : noDocument(id, name);
       await writeText(options.content ? withoutMetadata(document.text) : document.text);
     });
   onDocument(program, 'put', 'makes or replaces a document by the text of a file, to the byte')
@@ -62,7 +63,8 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
       try {
         await collection.delete(id, { ...defined({ ifMatch: options.ifMatch }), signal: stopSignal() });
       } catch (error) {
-        throw hasCode(error, 'document_not_found', 'project_not_found') ? noDocument(id, collection) : error;
+        if (hasCode(error, 'project_not_found')) throw noProject(project);
+        throw hasCode(error, 'document_not_found') ? noDocument(id, name) : error;
       }
     });
 };
@@ -73,8 +75,12 @@ function onDocument(program: Command, name: string, description: string) {
     .argument('<id>', 'its id');
 }
 
-function noDocument(id: string, { name }: Collection): CommandError {
-  return new CommandError(`there is no document ${JSON.stringify(id)} in ${name}`, { exitCode: 1 });
+function noDocument(id: string, collection: string): CommandError {
+  return new CommandError(`there is no document ${JSON.stringify(id)} in ${collection}`, { exitCode: 1 });
+}
+
+function noProject(id: string): CommandError {
+  return new CommandError(`there is no project ${id} at this service`, { exitCode: 1 });
 }
 
 /** Prints the metadata that a write returned. */

@@ -49,6 +49,12 @@ describe('a line of an import', () => {
     expect(() => read(line, 'c')).toThrow(new InvalidLine(`line 7 is not JSON: ${reason}`));
   });
 
+  it.each(['[{"n":1}]', '1'])('says that each line is a document when it is another value: %s', (line) => {
+    expect(() => read(line, 'c')).toThrow(
+      'line 7 is not a JSON object: an import is NDJSON, with one document on',
+    );
+  });
+
   it.each(['[]', '1', 'x', '{"_id":1}'])('is refused with its number when it is invalid: %s', (line) => {
     expect(() => read(line, 'c')).toThrow('line 7');
   });

@@ -25,7 +25,9 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     throw new InvalidLine(`line ${number} is not JSON: ${fault}`, { cause });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new InvalidLine(`line ${number} is not a JSON object`);
+    throw new InvalidLine(
+      `line ${number} is not a JSON object: an import is NDJSON, with one document on each line`,
+    );
   const { _id: id, _collection: own, _deleted: deleted } = value as Record<string, unknown>;
   const target = collection ?? own;
   if (typeof target !== 'string')

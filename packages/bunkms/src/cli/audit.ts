@@ -10,7 +10,7 @@ import { z } from 'zod';
 import { KeyVerification } from '../audit/verify-keys.ts';
 import { TokenVerification } from '../audit/verify-tokens.ts';
 import { CLI_CALLER } from '../records/caller.ts';
-import { type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
+import { type ChainFault, type ChainHead, GENESIS, verifyChain } from '../records/chain.ts';
 import { restoreDraft } from '../records/restore-record.ts';
 import { readAuditCopy, startOfCopy } from '../recovery/audit-copy.ts';
 import { DamagedFile } from '../recovery/errors.ts';
@@ -91,6 +91,7 @@ async function verifyAudit(
   receipts: readonly AuditReceipt[],
   options: JsonOption,
 ): Promise<void> {
+  let lastSeq = 0;
   const { verdict, keys, tokens, escaped, foreign } = await withKms(
     environment,
     async ({ store, state: { chainKey } }) => {
@@ -100,6 +101,7 @@ async function verifyAudit(
       const note = (record: AuditRecord) => {
         ofKeys.note(record);
         ofTokens.note(record);
+        lastSeq = record.seq;
       };
       using progress = createProgress('{bar} {value}/{total} records, {eta_formatted} left');
       progress.start((await store.auditHead()).seq);
@@ -133,14 +135,22 @@ async function verifyAudit(
         ]
       : [],
   );
-  if (!verdict.intact)
-    throw new CliFailure(`the audit chain is broken: record ${verdict.fault.seq} is ${verdict.fault.reason}`);
+  if (!verdict.intact) {
+    const { seq, reason } = verdict.fault;
+    const isByReceipt = receipts.length > 0 && (reason === NOT_OF_RECEIPT || lastSeq === seq - 1);
+    throw new CliFailure(
+      `the audit chain is broken${isByReceipt ? OR_FOREIGN : ''}: record ${seq} is ${reason}`,
+    );
+  }
   const faults = Object.entries(found).map(([list, names]) =>
     list === 'foreign_objects' ? foreignLine(names) : `${FAULTS[list]}: ${names.join(', ')}`,
   );
   if (faults.length > 0) throw new CliFailure(faults.join('; '));
 }
 
+const NOT_OF_RECEIPT: ChainFault['reason'] = 'not the record of the receipt';
+/** The records in the store follow each other: only a receipt contradicts them. */
+const OR_FOREIGN = ', or the receipt is of another installation or was changed';
 const FAULTS: Readonly<Record<string, string>> = {
   damaged_keys: 'keys contradict the audit chain',
   damaged_tokens: 'tokens contradict the audit chain',

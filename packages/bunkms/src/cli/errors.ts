@@ -71,6 +71,8 @@ export function remedyOf(error: unknown): string | undefined {
   if (error instanceof DamagedFile) return 'use another copy of this file, or an earlier backup';
   if (error instanceof EvidenceTooOld)
     return 'give a later copy; without a copy, keys come back disabled and tokens revoked';
+  if (hasCode(error, 'key_not_found')) return '"bunkms key list" has all keys';
+  if (hasCode(error, 'token_not_found')) return '"bunkms token list" has the ids of all tokens';
   if (hasCode(error, 'storage_not_found')) return '"bunkms storage list" has all storages';
   if (hasCode(error, 'kek_unusable'))
     return 'add the KEK as a line to the file of BUNKMS_KEK_FILE: it is staged within seconds';

@@ -60,6 +60,10 @@ export async function fetchWrappings(
   const endMs = performance.now() + FETCHED_WITHIN_MS;
   let left = await unfetched();
   const total = left.length;
+  if (total > 0)
+    console.error(
+      `bunkms: Bundoc fetches the new wrappings of ${counted(total, 'key')}: those of open projects within ${FETCHED_WITHIN_MS / 60_000} minutes`,
+    );
   progress.start(total);
   /** Keys whose project this Bundoc does not have. */
   const elsewhere = new Map<string, string>();

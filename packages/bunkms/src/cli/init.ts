@@ -1,5 +1,5 @@
 import { createPublicKey, type KeyObject, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { type AddCommands, command, each, parserFor } from '@bundoc/shared/cli/command';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { type Claims, claimsSchema, type IssueToken } from '@bundoc/shared/contract/tokens';
@@ -105,9 +105,22 @@ async function ensureKekFile(path: string, location: StoreLocation): Promise<voi
 
 async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {
   if (await isGoodServiceToken(kms, path)) return;
+  refuseOtherContent(path);
   const { token } = await kms.tokens.issue(SERVICE_TOKEN, CLI_CALLER);
   await replacePrivateFile(path, `${token}\n`);
   console.error(`bunkms: created a service token in ${path}`);
+}
+
+/** Only a token is replaced. @throws UsageError for any other file: it may be that of the KEK. */
+function refuseOtherContent(path: string): void {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (found.isDirectory()) throw new UsageError(`--service-token: ${path} is a folder: name a file in it`);
+  const text = readFileSync(path, 'utf8').trim();
+  if (text !== '' && !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(text))
+    throw new UsageError(
+      `--service-token: ${path} has something other than a token, and stays as it is: name another file, or remove it`,
+    );
 }
 
 async function isGoodServiceToken({ store, state }: CliKms, path: string): Promise<boolean> {

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { parserFor } from '@bundoc/shared/cli/command';
-import { auditReceiptSchema } from '@bundoc/shared/contract/keys';
+import { receiptSchema } from '@bundoc/shared/contract/audit';
 import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
@@ -110,9 +110,9 @@ export function withKeys<T>(environment: Environment, action: (deps: CliDeps) =>
 }
 
 /** `42:9f3a…`: a receipt from an export or `audit head`. */
-export const receipt = parserFor('seq:hash, as in the answer of an export', (text) => {
+export const receipt = parserFor('seq:hash, with 64 hex digits, as in the answer of an export', (text) => {
   const [seq, hash] = text.split(':');
-  return auditReceiptSchema.safeParse({ seq: Number(seq), hash }).data;
+  return receiptSchema.safeParse({ seq: Number(seq), hash }).data;
 });
 
 /** The pages of a list, each read after the cursor of the one before. */

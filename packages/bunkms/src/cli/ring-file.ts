@@ -23,8 +23,9 @@ export interface RingContent {
 const LINE_FEED = 0x0a;
 
 /**
- * The ring in `BUNKMS_KEK_FILE`, for the commands that write it. Services only read it. A write is atomic, keeps
- * owner and mode, and counts only once the new file was opened by fresh connections to each of its slots.
+ * The ring in `BUNKMS_KEK_FILE`, for the commands that write it. Services only read it. A write is atomic,
+ * keeps owner and mode, and counts only once the new file was opened by fresh connections to each of its
+ * slots.
  */
 export class RingFile {
   readonly path: string;
@@ -57,7 +58,8 @@ export class RingFile {
   /**
    * Replaces what {@link read} has read.
    *
-   * @throws CliFailure when a provider is away, the result does not open, or the file has changed meanwhile. Then
+   * @throws CliFailure when a provider is away, the result does not open, or the file has changed meanwhile.
+   *   Then
    *   the file is as before.
    */
   async write({ keks, slots }: RingContent): Promise<void> {

@@ -14,8 +14,8 @@ import { commandKeys } from './outside.ts';
 import { newKek, type RingContent, RingFile } from './ring-file.ts';
 
 /**
- * `bunkms seal …`: seals the ring of KEKs by outside keys. Each command may be cut short and repeated: it goes on
- * where the other one ended.
+ * `bunkms seal …`: seals the ring of KEKs by outside keys. Each command may be cut short and repeated: it
+ * goes on where the other one ended.
  */
 export const addSealCommands: AddCommands = (program, environment) => {
   const group = program.command('seal').description('seals the KEK ring by outside keys, each in a slot');
@@ -63,7 +63,7 @@ async function sealStatus(config: BunkmsConfig, options: JsonOption): Promise<vo
   const keks = content === undefined ? undefined : new Vault(content.keks).kekIds;
   print(options, { sealed: ring !== undefined, slots, keks }, () => [
     ring === undefined
-      ? 'the ring is plain: whoever reads its file has the KEKs'
+      ? 'the ring is plain: its file alone gives the KEKs'
       : `sealed, ${counted(slots.length, 'slot')}`,
     ...slots.map(
       (slot) =>

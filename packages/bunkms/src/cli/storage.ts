@@ -33,7 +33,7 @@ export const addStorageCommands: AddCommands = (program, environment) => {
     );
   const show = async (options: JsonOption, read: (deps: CliDeps) => Promise<StorageInfo>) => {
     const storage = await withKeys(environment, read);
-    print(options, storage, () => factLines(storage));
+    print(options, storage, () => storageLines(storage));
   };
 
   command(group, 'list', 'all storages: generation, number of keys, and when each was last seen').action(
@@ -76,6 +76,11 @@ export const addStorageCommands: AddCommands = (program, environment) => {
     )
     .action((id, { from, ...options }) => claimAll(environment, id, from, options));
 };
+
+function storageLines({ taken_over_ms: takenOverMs, ...facts }: StorageInfo): string[] {
+  const takenOver = takenOverMs === 0 ? 'never' : new Date(takenOverMs).toISOString();
+  return factLines({ ...facts, taken_over: takenOver });
+}
 
 /**
  * Claims the keys of all projects with content in a storage.

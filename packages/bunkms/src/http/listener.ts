@@ -20,6 +20,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { PublicJwk } from '../records/installation.ts';
 import { pemOf } from '../vault/signing-key.ts';
 import { registerAuditRoutes } from './audit.ts';
+import { pathOfTarget } from './audited-path.ts';
 import { registerCryptoRoutes } from './crypto.ts';
 import { registerEventsRoute } from './events.ts';
 import { registerExportRoute } from './export.ts';
@@ -63,6 +64,11 @@ export interface ListenerOptions {
 /** An alert counts the failures of exports by their route. */
 const AWAITED = [{ route: '/v1/export/:name', method: 'GET', statuses: [500, 503] }];
 
+/** The paths that only the internal listener has. */
+const INTERNAL_PATH = /^\/v1\/(?:export|events)(?:\/|$)/;
+const INTERNAL_ONLY =
+  'exports and events are served by the internal listener only: BUNKMS_INTERNAL_PORT, 8082 by default';
+
 /** Called for every refused or failed request before its answer is sent. The answer waits for the promise. */
 export type OnProblem = (request: FastifyRequest, error: AppError) => Promise<void> | undefined;
 
@@ -84,6 +90,19 @@ export function createInternalListener(
   return createListener('internal', options, tls, onProblem);
 }
 
+/** Accepts tokens under the key that BunKMS signs with, from the moment that it is unsealed. */
+function bearerAuthOf(publicKey: ListenerOptions['publicKey'], clock: Clock): BearerAuth {
+  let known: { readonly key: PublicJwk; readonly pem: string } | undefined;
+  const find = async (kid: string) => {
+    const key = publicKey();
+    if (key === undefined || key.kid !== kid) return undefined;
+    if (known?.key !== key) known = { key, pem: pemOf(key) };
+    return known.pem;
+  };
+  const isCurrent = (kid: string) => kid === publicKey()?.kid;
+  return new BearerAuth({ audience: 'bunkms', clock, keys: { isCurrent, find } });
+}
+
 async function createListener(
   listener: 'api' | 'internal',
   options: ListenerOptions,
@@ -96,6 +115,8 @@ async function createListener(
     bodyBytesMax: BODY_BYTES_MAX,
     tls,
     onProblem,
+    hintOf: (target) =>
+      listener === 'api' && INTERNAL_PATH.test(pathOfTarget(target)) ? INTERNAL_ONLY : undefined,
     shares,
     drain: options.drain,
     ...options.times,
@@ -106,19 +127,7 @@ async function createListener(
   metrics.watchShares(poolsOf(shares));
   refuseWhileSealed(app, options.isSealed);
 
-  const isCurrent = (kid: string) => kid === publicKey()?.kid;
-  let known: { readonly key: PublicJwk; readonly pem: string } | undefined;
-  const find = async (kid: string) => {
-    const key = publicKey();
-    if (key === undefined || key.kid !== kid) return undefined;
-    if (known?.key !== key) known = { key, pem: pemOf(key) };
-    return known.pem;
-  };
-  const auth = new BearerAuth({
-    audience: 'bunkms',
-    clock,
-    keys: { isCurrent, find },
-  });
+  const auth = bearerAuthOf(publicKey, clock);
   await auth.register(app);
   const guards = createGuards(auth, services);
 

@@ -2,7 +2,6 @@ import { cachedCheck } from '@bundoc/shared/runtime/cached-check';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { SYSTEM } from '../records/caller.ts';
 import { draftNow } from '../records/draft-now.ts';
-import type { SealedState } from '../unsealing.ts';
 import type { ServiceGate } from './services.ts';
 
 export interface Readiness {
@@ -14,6 +13,12 @@ export interface Readiness {
   readonly sealed?: { readonly reason: string; readonly next_try_at: string };
   /** Faults of the file of outside keys; absent without any. */
   readonly outside_keys_faults?: number;
+}
+
+/** Why the ring opens nothing, in words for everybody, and when the service tries again. */
+export interface SealedState {
+  readonly reason: string;
+  readonly nextTryMs: number;
 }
 
 export interface ReadinessDeps {

@@ -19,8 +19,8 @@ const WAITING_MAX = 64;
 const OF_KEY = { subject: '', project: '' };
 
 /**
- * Bounds the calls of one key in number and time, so that a slow key delays no other. It holds its provider to
- * the sizes of the port, and believes a refusal only while our own credential works.
+ * Bounds the calls of one key in number and time, so that a slow key delays no other. It holds its provider
+ * to the sizes of the port, and believes a refusal only while our own credential works.
  */
 export class BoundedKey implements OutsideKey, AsyncDisposable {
   readonly name: string;

@@ -46,6 +46,18 @@ const bunkms = z.strictObject({
   token_file: text,
   ca_file: text.optional(),
 });
+const awsKms = z.strictObject({
+  kind: z.literal('aws-kms'),
+  key_arn: text.regex(
+    /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
+    'must be the ARN of a key, which an alias is not: "arn:aws:kms:<region>:<account>:key/<id>"',
+  ),
+  region: text.regex(/^[a-z0-9-]+$/, 'must be a region such as "eu-central-1"').optional(),
+  endpoint: url.optional(),
+  ca_file: text.optional(),
+  credentials_file: text.optional(),
+  profile: text.optional(),
+});
 const pkcs11 = z.strictObject({
   kind: z.literal('pkcs11'),
   module: text,
@@ -56,10 +68,7 @@ const pkcs11 = z.strictObject({
   oaep_hash: z.enum(['sha256', 'sha1']).default('sha256'),
 });
 
-/** Members of entries that are paths. */
-const PATHS: ReadonlySet<string> = new Set(['token_file', 'ca_file', 'module', 'pin_file']);
-
-export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, pkcs11]);
+export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, awsKms, pkcs11]);
 /** How one outside key is reached. Paths are absolute. */
 export type OutsideEntry = z.infer<typeof entrySchema>;
 
@@ -74,6 +83,7 @@ const fileSchema = z.strictObject({
 
 /** What an entry names, for people: `https://bao:8200 transit/bunkms`. */
 export function placeOfEntry(entry: OutsideEntry): string {
+  if (entry.kind === 'aws-kms') return entry.key_arn;
   if (entry.kind === 'pkcs11') return `token ${entry.token} ${entry.key}`;
   const { origin } = new URL(entry.url);
   if (entry.kind === 'bunkms') return `${origin} ${entry.key}`;
@@ -105,16 +115,21 @@ export function readEntries(file: string): OutsideEntries {
   const result = fileSchema.safeParse(value, WORDS);
   if (!result.success)
     throw faulty(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
-  const absolute = (value: unknown, member: string) =>
-    PATHS.has(member) && typeof value === 'string' ? resolve(dirname(file), value) : value;
-  return new Map(
-    Object.entries(result.data.keys).map(([name, entry]) => [name, mapMembers(entry, absolute)]),
-  );
+  const folder = dirname(file);
+  return new Map(Object.entries(result.data.keys).map(([name, entry]) => [name, absolute(entry, folder)]));
 }
 
-function mapMembers(entry: OutsideEntry, map: (value: unknown, member: string) => unknown): OutsideEntry {
-  const members = Object.entries(entry).map(([member, value]) => [member, map(value, member)]);
-  return Object.fromEntries(members) as OutsideEntry;
+/** Members that name a file end in `_file`, but for the module of a token. */
+function absolute(entry: OutsideEntry, folder: string): OutsideEntry {
+  const members: [string, string | undefined][] = Object.entries(entry);
+  const changed = members.map(([name, value]) =>
+    isPath(name) && value !== undefined ? [name, resolve(folder, value)] : [name, value],
+  );
+  return Object.fromEntries(changed) as OutsideEntry;
+}
+
+function isPath(member: string): boolean {
+  return member.endsWith('_file') || member === 'module';
 }
 
 function faulty(...faults: string[]): ConfigError {

@@ -2,15 +2,10 @@ import { readFileSync } from 'node:fs';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import { printable } from '@bundoc/shared/logs/printable';
-import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import { TLS_VERSION_MIN } from '@bundoc/shared/tls/watched-tls';
-import { Agent, request } from 'undici';
+import { request } from 'undici';
+import { HttpAgent, readOwn } from './http-agent.ts';
 import { OutsideKeyError } from './port.ts';
 
-const ANSWER_BYTES_MAX = 16_384;
-/** An idle connection may have been closed by the other side. */
-const IDLE_MS = 4_000;
-const CONNECT_MS = 1_000;
 /** Characters of another service's message that ours quotes. */
 const QUOTED_MAX = 200;
 
@@ -30,16 +25,17 @@ export interface HttpAnswer {
 }
 
 /**
- * Calls of a service that holds a key: JSON over HTTP. It follows no redirect, reads at most 16 KiB, and verifies
- * certificates whatever the environment says.
+ * Calls of a service that holds a key: JSON over HTTP. It follows no redirect, reads at most 16 KiB, and
+ * verifies certificates whatever the environment says.
  */
 export class HttpCalls implements AsyncDisposable {
   readonly #options: HttpCallsOptions;
-  #agent: { readonly stamp: string; readonly agent: Agent } | undefined;
+  readonly #agent: HttpAgent;
   #token: { readonly stamp: string; readonly text: string } | undefined;
 
   constructor(options: HttpCallsOptions) {
     this.#options = options;
+    this.#agent = new HttpAgent(options.caFile);
   }
 
   /**
@@ -54,7 +50,7 @@ export class HttpCalls implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<HttpAnswer> {
     const token = this.#readToken();
-    const dispatcher = this.#currentAgent();
+    const dispatcher = this.#agent.current();
     const url = this.#options.url.replace(/\/+$/, '') + path;
     try {
       const { statusCode: status, body } = await request(url, {
@@ -71,47 +67,19 @@ export class HttpCalls implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#agent?.agent.destroy();
+    await this.#agent[Symbol.asyncDispose]();
   }
 
   #readToken(): string {
     const { tokenFile } = this.#options;
     const stamp = stampOf(tokenFile);
     if (this.#token?.stamp === stamp) return this.#token.text;
-    const text = read('token_file', () => readFileSync(tokenFile, 'utf8').trim());
+    const text = readOwn('token_file', () => readFileSync(tokenFile, 'utf8').trim());
     // Else it would be an invalid header, whose error quotes it.
     if (!/^[\x21-\x7e]{1,8192}$/.test(text))
       throw new OutsideKeyError('unavailable', `token_file: ${tokenFile} holds no token`);
     this.#token = { stamp, text };
     return text;
-  }
-
-  #currentAgent(): Agent {
-    const { caFile } = this.#options;
-    const stamp = caFile === undefined ? '' : stampOf(caFile);
-    if (this.#agent?.stamp === stamp) return this.#agent.agent;
-    const ca = caFile === undefined ? {} : read('ca_file', () => readCa(caFile));
-    const agent = new Agent({
-      connect: { timeout: CONNECT_MS, minVersion: TLS_VERSION_MIN, ...ca, rejectUnauthorized: true },
-      keepAliveTimeout: IDLE_MS,
-      maxResponseSize: ANSWER_BYTES_MAX,
-    });
-    void this.#agent?.agent.close();
-    this.#agent = { stamp, agent };
-    return agent;
-  }
-}
-
-function readCa(path: string) {
-  return readTlsMaterial({ ca: { variable: 'ca_file', path } });
-}
-
-/** Reads a file of ours. Its lack says nothing about the key. */
-function read<T>(member: string, look: () => T): T {
-  try {
-    return look();
-  } catch (error) {
-    throw new OutsideKeyError('unavailable', `${member} cannot be read`, { cause: error });
   }
 }
 

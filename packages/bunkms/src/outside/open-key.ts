@@ -18,6 +18,11 @@ async function providerOf(entry: OutsideEntry): Promise<OutsideProvider> {
       const { BunkmsKey } = await import('./bunkms-key.ts');
       return new BunkmsKey({ ...entry, tokenFile: entry.token_file, caFile: entry.ca_file });
     }
+    case 'aws-kms': {
+      const { AwsKmsKey } = await import('./aws-kms-key.ts');
+      const { key_arn: keyArn, ca_file: caFile, credentials_file: credentialsFile } = entry;
+      return await AwsKmsKey.open({ ...entry, keyArn, caFile, credentialsFile });
+    }
     case 'pkcs11': {
       const { Pkcs11Key } = await import('./pkcs11-key.ts');
       return new Pkcs11Key({ ...entry, pinFile: entry.pin_file, oaepHash: entry.oaep_hash });

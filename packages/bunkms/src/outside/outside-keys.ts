@@ -20,8 +20,8 @@ export interface OutsideKeysOptions {
 }
 
 /**
- * The outside keys of a running service. Their file is read again when it changes. A faulty file keeps the last
- * good one, or none at the start: nothing stops because of it.
+ * The outside keys of a running service. Their file is read again when it changes. A faulty file keeps the
+ * last good one, or none at the start: nothing stops because of it.
  */
 export class OutsideKeys implements AsyncDisposable {
   readonly #options: OutsideKeysOptions;

@@ -2,9 +2,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { runNode } from '@bundoc/shared/testing/node-process';
 import type { PKCS11 } from 'pkcs11js';
 import { expect, expectTypeOf, it, onTestFinished } from 'vitest';
-import { loadLibrary, Pkcs11Error, type Pkcs11Library } from './pkcs11-library.ts';
+import type { Pkcs11Library } from './pkcs11-library.ts';
 
 /** A file of an installation, with a package of this name if it has an index. */
 function installation(index?: string): string {
@@ -17,26 +18,29 @@ function installation(index?: string): string {
   return pathToFileURL(join(folder, 'main.js')).href;
 }
 
-function causeOf(load: () => unknown): unknown {
-  try {
-    return load();
-  } catch (error) {
-    expect(error).toBeInstanceOf(Pkcs11Error);
-    return { fault: (error as Pkcs11Error).fault, message: (error as Pkcs11Error).message };
-  }
+/** Why the module cannot be loaded there. In a process of its own: NODE_PATH of this one has all packages. */
+async function causeIn(from: string): Promise<unknown> {
+  const library = new URL('./pkcs11-library.ts', import.meta.url).href;
+  const program = `import { loadLibrary } from ${JSON.stringify(library)};
+    try { loadLibrary('/none.so', ${JSON.stringify(from)}); }
+    catch ({ name, fault, message }) { console.log(JSON.stringify({ name, fault, message })); }`;
+  const { stdout } = await runNode(['--input-type=module', '--eval', program], {});
+  return JSON.parse(stdout);
 }
 
-it('names the command that installs the optional package when it is missing', () => {
-  expect(causeOf(() => loadLibrary('/none.so', installation()))).toEqual({
+it('names the command that installs the optional package when it is missing', async () => {
+  expect(await causeIn(installation())).toEqual({
+    name: 'Pkcs11Error',
     fault: 'unavailable',
     message: 'the package pkcs11js is not installed: run "npm install pkcs11js"',
   });
 });
 
-it('names the command that builds the optional package when it was installed without its addon', () => {
+it('names the command that builds the optional package when it was installed without its addon', async () => {
   // As the package does it.
   const index = 'module.exports = require("./build/Release/pkcs11.node");';
-  expect(causeOf(() => loadLibrary('/none.so', installation(index)))).toEqual({
+  expect(await causeIn(installation(index))).toEqual({
+    name: 'Pkcs11Error',
     fault: 'unavailable',
     message: 'the package pkcs11js is not built: run "npm rebuild pkcs11js"',
   });

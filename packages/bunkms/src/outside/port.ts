@@ -8,13 +8,16 @@ export const CALL_MS = 1_500;
 /**
  * Why a call failed.
  *
- * - `denied`: the holder of the key refuses its use, and our own credential works. A holder takes a key back so.
+ * - `denied`: the holder of the key refuses its use, and our own credential works. A holder takes a key back
+ * so.
  * - `unavailable`: no answer, or none that says whether the key may be used. Another time it may work.
  * - `damaged`: the key works and does not open these bytes.
  */
 export type OutsideFault = 'denied' | 'unavailable' | 'damaged';
 
-/** A call of an outside key that failed. Its message holds no secret, and at most 200 characters of an answer. */
+/**
+ * A call of an outside key that failed. Its message holds no secret, and at most 200 characters of an answer.
+ */
 export class OutsideKeyError extends Error {
   override readonly name = 'OutsideKeyError';
   readonly fault: OutsideFault;
@@ -26,8 +29,8 @@ export class OutsideKeyError extends Error {
 }
 
 /**
- * One key of another service or device, as its provider offers it. Calls may overlap. Each ends soon after its
- * signal, and is not repeated.
+ * One key of another service or device, as its provider offers it. Calls may overlap. Each ends soon after
+ * its signal, and is not repeated.
  */
 export interface OutsideProvider extends AsyncDisposable {
   /** What names the key at the provider, whatever the operator calls it. */

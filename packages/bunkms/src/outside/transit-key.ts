@@ -31,8 +31,8 @@ const tokenSchema = z.object({ data: z.object({ ttl: z.number(), renewable: z.bo
 const RENEW_AGAIN_MS = 60_000;
 
 /**
- * A key of the transit secrets engine of OpenBao or HashiCorp Vault. The engine's ciphertext, as text, is what
- * is stored. The token is renewed at half of its time to live, behind a call that uses it.
+ * A key of the transit secrets engine of OpenBao or HashiCorp Vault. The engine's ciphertext, as text, is
+ * what is stored. The token is renewed at half of its time to live, behind a call that uses it.
  *
  * Source: the HTTP API of the transit engine and of token authentication, the same in both.
  */
@@ -116,8 +116,8 @@ export class TransitKey implements OutsideProvider {
 }
 
 /**
- * The engine says 403 for a use that its policy denies, and 400 for all else: a key that is gone or was made too
- * new for the blob, and bytes that do not open.
+ * The engine says 403 for a use that its policy denies, and 400 for all else: a key that is gone or was made
+ * too new for the blob, and bytes that do not open.
  */
 function faultOf({ status, body }: HttpAnswer): OutsideKeyError['fault'] {
   if (status === 403) return 'denied';

@@ -42,6 +42,18 @@ describe('a KEK ring', () => {
     expect(refused).not.toThrow(secret);
     expect(refused).not.toThrow('nonsense');
   });
+
+  it.each(['base64', 'hex'] as const)(
+    'is refused with the remedy when two keys in %s have no line break between',
+    (form) => {
+      const joined = one.toString(form) + two.toString(form);
+      const refused = () => parseKekRing('BUNKMS_KEK', joined);
+      expect(refused).toThrow(
+        'line 1 is neither 32 bytes in base64 nor 64 hex digits; give each key a line of its own',
+      );
+      expect(refused).not.toThrow(joined.slice(0, 20));
+    },
+  );
 });
 
 it('a missing file is reported with its variable, its path and the command that makes one', async () => {

@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { takeKey } from '@bundoc/shared/crypto/aead';
-import { readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
+import { KEY_TEXT_BYTES, readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError, unreadable } from '@bundoc/shared/process/config';
 import { type FindOutsideKey, openThroughSlots } from './open-ring.ts';
@@ -90,7 +90,9 @@ function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
       if (word.length === 0 || word[0] === HASH) continue;
       const key = readKeyHex(word) ?? readKeyText(word);
       if (key === undefined) {
-        faults.push(`${source}: line ${index + 1} is neither 32 bytes in base64 nor 64 hex digits`);
+        // A key that was appended to a file without a line break at its end.
+        const joined = word.length >= 2 * KEY_TEXT_BYTES ? '; give each key a line of its own' : '';
+        faults.push(`${source}: line ${index + 1} is neither 32 bytes in base64 nor 64 hex digits${joined}`);
         continue;
       }
       const kek = takeKey(key);

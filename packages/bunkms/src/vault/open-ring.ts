@@ -42,8 +42,8 @@ export interface OpenedRing {
 }
 
 /**
- * Opens a sealed ring by the first of its slots that does: all are asked at once, so that one that is away delays
- * nothing.
+ * Opens a sealed ring by the first of its slots that does: all are asked at once, so that one that is away
+ * delays nothing.
  *
  * @throws ConfigError for bytes that are no ring. RingSealed when no slot opens it.
  */

@@ -23,7 +23,7 @@ export const SLOTS_MAX = 4;
 const NAME_BYTES_MAX = 63;
 const HEADER_BYTES = MAGIC.length + ID_BYTES + 1;
 /** The longest sealed ring, bytes. */
-export const SEALED_RING_BYTES_MAX =
+const SEALED_RING_BYTES_MAX =
   HEADER_BYTES +
   SLOTS_MAX * (1 + NAME_BYTES_MAX + 2 + BLOB_BYTES_MAX) +
   SEAL_OVERHEAD_BYTES +

@@ -18,8 +18,8 @@ export interface TransitToken {
 }
 
 /**
- * A server that answers as the documentation of OpenBao describes its transit engine and its tokens, since the
- * program itself cannot be had here. Its ciphertexts are real: AES-256-GCM, in the form `vault:v1:…`.
+ * A server that answers as the documentation of OpenBao describes its transit engine and its tokens, since
+ * the program itself cannot be had here. Its ciphertexts are real: AES-256-GCM, in the form `vault:v1:…`.
  */
 export class TransitServer implements AsyncDisposable {
   readonly tokens = new Map<string, TransitToken>();

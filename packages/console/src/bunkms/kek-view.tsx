@@ -127,8 +127,9 @@ function Status({
       </Table>
       {keks.some(({ state }) => state === 'staged') ? null : (
         <p class="hint">
-          To rotate, add a KEK to the ring file (<code>bunkms kek</code> helps). BunKMS reloads the file
-          automatically, and the new KEK appears here as staged.
+          To rotate, make a KEK with <code>openssl rand -base64 32</code>, and keep a copy of it elsewhere.
+          Add it as a line to the file of <code>BUNKMS_KEK_FILE</code>. Within seconds it appears here as
+          staged.
         </p>
       )}
     </>

@@ -14,6 +14,8 @@ export interface CheckedService {
   /** The option or variable that names the URL. */
   readonly where: string;
   readonly trust: Trust;
+  /** The variable that names the authority of its certificate; by default the option `--ca-file`. */
+  readonly caFile?: string;
   /** Judges the answer to `/ready`. */
   readonly judge: (checkup: Checkup, answer: ServiceAnswer) => void;
   /** How long the next answer may take, milliseconds; by default that of {@link askService}. */
@@ -38,7 +40,7 @@ export async function checkService(checkup: Checkup, service: CheckedService): P
   try {
     health = await ask(url, '/health');
   } catch (error) {
-    checkup.fail(...faultOf(error as NodeJS.ErrnoException, url, name, where));
+    checkup.fail(...faultOf(error as NodeJS.ErrnoException, url, service));
     return false;
   }
   if (health.status !== 200 || health.body['status'] !== 'ok') {
@@ -155,12 +157,13 @@ function isThisMachine(host: string): boolean {
   return bare === 'localhost' || bare === '::1' || (isIP(bare) === 4 && bare.startsWith('127.'));
 }
 
+const GIVE_CERTIFICATE = 'give the client certificate that the service requires';
+
 /** The check that failed when a service gave no answer, what was found, and the remedy. */
 function faultOf(
   { code = '', message }: NodeJS.ErrnoException,
   url: URL,
-  name: string,
-  where: string,
+  { name, where, caFile = '--ca-file' }: CheckedService,
 ): [check: string, found: string, remedy: string] {
   const { host, hostname, protocol } = url;
   const isPlain = protocol === 'http:';
@@ -177,7 +180,10 @@ function faultOf(
     case 'HPE_INVALID_CONSTANT':
       return isPlain
         ? ['url', `${host} does not speak plain HTTP`, `try https://${host} (${where})`]
-        : ['tls', `${host} closes the connection`, 'give the client certificate that the service requires'];
+        : ['tls', `${host} closes the connection`, GIVE_CERTIFICATE];
+    case 'ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED':
+    case 'ERR_SSL_TLSV1_ALERT_UNKNOWN_CA':
+      return ['tls', `${host} requires a client certificate of its authority`, GIVE_CERTIFICATE];
     case 'EPROTO':
     case 'ERR_SSL_WRONG_VERSION_NUMBER':
     case 'ERR_SSL_PACKET_LENGTH_TOO_LONG':
@@ -201,7 +207,7 @@ function faultOf(
       return [
         'tls',
         `the authority of the certificate of ${host} is unknown`,
-        'name its file with --ca-file',
+        `name its file with ${caFile}`,
       ];
     default:
       return ['url', `${name} does not answer at ${url.origin}: ${message}`, `check ${where}`];

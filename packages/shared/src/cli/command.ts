@@ -74,12 +74,27 @@ export function programOf(spec: ProgramSpec, environment: Environment): Command 
     findUnknown(variables, environment, (sentence) => console.error(`${name}: ${sentence}`));
   });
   for (const add of commands) add(program, environment);
+  refuseOptionsAsValues(program);
   program
     .command('completion')
     .description(`prints a script that completes commands and options: source <(${name} completion bash)`)
     .addArgument(new Argument('<shell>').choices(SHELLS))
     .action((shell) => console.log(completionScript(shell, program)));
   return program;
+}
+
+/** An option without its value would take the option behind it as the value. */
+function refuseOptionsAsValues({ options, commands }: CommandUnknownOpts): void {
+  for (const option of options) {
+    const { required, parseArg } = option;
+    if (!required) continue;
+    option.argParser((text, earlier: unknown) => {
+      if (options.some(({ short, long }) => text === short || text === long))
+        throw new InvalidArgumentError(`That is an option: the value of ${option.long} is missing.`);
+      return parseArg === undefined ? text : parseArg(text, earlier);
+    });
+  }
+  for (const command of commands) refuseOptionsAsValues(command);
 }
 
 const PLAIN = new Help();

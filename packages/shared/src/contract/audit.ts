@@ -38,6 +38,11 @@ const placeSchema = z.strictObject({
   seq: z.int().nonnegative(),
   hash: z.string().regex(/^[0-9a-f]{64}$/, 'must be 64 hex digits'),
 });
+/** A place that the chain must contain. */
+export const receiptSchema = placeSchema.refine(({ seq }) => seq > 0, {
+  path: ['seq'],
+  message: 'must be at least 1',
+});
 /** Maximum number of records that one request verifies. */
 const VERIFY_RECORDS_MAX = 5_000;
 
@@ -45,10 +50,7 @@ const VERIFY_RECORDS_MAX = 5_000;
 export const verifyAuditSchema = z.strictObject({
   /** Where to begin: the `head` of the previous answer. By default the beginning of the chain. */
   after: placeSchema.optional(),
-  /** A place that the chain must contain. */
-  receipt: placeSchema
-    .refine(({ seq }) => seq > 0, { path: ['seq'], message: 'must be at least 1' })
-    .optional(),
+  receipt: receiptSchema.optional(),
   limit: z.int().min(1).max(VERIFY_RECORDS_MAX).default(1_000),
 });
 export type VerifyAudit = z.infer<typeof verifyAuditSchema>;

@@ -54,6 +54,11 @@ export interface HttpServerOptions {
    * the promise.
    */
   readonly onProblem?: (request: FastifyRequest, error: AppError) => Promise<void> | undefined;
+  /**
+   * The detail of the refusal of a request target without a route. It may depend on the target alone, because
+   * nobody is authenticated.
+   */
+  readonly hintOf?: (target: string) => string | undefined;
   /** Plain HTTP when absent. */
   readonly tls?: ServerTls | undefined;
   /** While it is draining, answers close their connection. */
@@ -118,10 +123,11 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   let allowed: AllowedMethods | undefined;
   /** Why there is no route for a request. */
   const unrouted = (request: FastifyRequest): AppError => {
-    const allow = allowed?.at(request.raw.url ?? '');
+    const { url = '' } = request.raw;
+    const allow = allowed?.at(url);
     // A wildcard route may have the method although the file below it does not exist.
     return allow === undefined || allow.includes(request.method)
-      ? new AppError('not_found')
+      ? new AppError('not_found', { detail: options.hintOf?.(url) })
       : new AppError('method_not_allowed', { allow });
   };
   const delay = new RefusalDelay(systemClock, options.refusalDelayMs);

@@ -46,9 +46,11 @@ function boundOf(
   bound: number | bigint,
   isInclusive = true,
 ): string | undefined {
-  if (!isInclusive) return undefined;
+  const isNumber = origin === 'number' || origin === 'int';
+  if (!isInclusive)
+    return isNumber ? `must be ${side === 'least' ? 'more' : 'less'} than ${bound}` : undefined;
   const one = bound === 1 ? '' : 's';
-  if (origin === 'number' || origin === 'int') return `must be at ${side} ${bound}`;
+  if (isNumber) return `must be at ${side} ${bound}`;
   if (origin === 'string') return `must have at ${side} ${bound} character${one}`;
   if (origin === 'array') return `must have at ${side} ${bound} element${one}`;
   return undefined;

@@ -38,6 +38,9 @@ function framesOf(stack: string): string {
 
 function messageOf(error: Error, code: unknown): string {
   if (quotesItsInput(error, code)) return OMITTED;
+  // OpenSSL's message names its own source files.
+  if (code === 'ERR_SSL_WRONG_VERSION_NUMBER')
+    return 'what answers there does not speak TLS; use an http URL if that is right';
   // Node's error for a host with several addresses has no message.
   return error.message === '' ? String(code ?? error.name) : error.message;
 }

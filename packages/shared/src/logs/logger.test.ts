@@ -69,6 +69,15 @@ describe('a fault', () => {
     );
   });
 
+  it('says in words that a server speaks no TLS, where OpenSSL names its own source files', () => {
+    const message =
+      'C0A2F02C6A7F0000:error:0A00010B:SSL routines:tls_validate_record_header:wrong version number';
+    const code = 'ERR_SSL_WRONG_VERSION_NUMBER';
+    logger.warn({ err: Object.assign(new Error(message), { code }) }, 'waiting');
+    const msg = 'waiting: what answers there does not speak TLS; use an http URL if that is right';
+    expect(last()).toMatchObject({ msg, err: { code } });
+  });
+
   it('has no stack if an operator can fix it, and one if it is a defect', () => {
     const stackOf = (error: Error) => {
       logger.error({ err: error }, error.message);

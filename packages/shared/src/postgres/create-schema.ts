@@ -1,3 +1,5 @@
+import { StartRefused } from '../process/lifecycle.ts';
+import { sqlStateOf } from './errors.ts';
 import type { Run } from './run.ts';
 
 /** The schema of a service. */
@@ -14,6 +16,7 @@ export interface Schema {
   isCreated(run: Run): Promise<boolean>;
 }
 
+const INSUFFICIENT_PRIVILEGE = '42501';
 /** How long the statements may take, and wait for another node that creates the schema, milliseconds. */
 const TIMEOUT_MS = 600_000;
 
@@ -23,7 +26,7 @@ const TIMEOUT_MS = 600_000;
  *
  * If the schema exists, nothing is changed, so a role that can only read and write rows is sufficient.
  *
- * @throws what {@link Schema.isCreated} and `run` throw.
+ * @throws StartRefused when the role may not create it; what {@link Schema.isCreated} and `run` throw.
  */
 export async function createSchema(run: Run, schema: Schema): Promise<void> {
   const [row] = await run(`SELECT to_regclass('${schema.table}') IS NOT NULL`);
@@ -40,6 +43,10 @@ export async function createSchema(run: Run, schema: Schema): Promise<void> {
   } catch (error) {
     // If this fails too, the server rolls back when the connection closes.
     await run('ROLLBACK').catch(() => undefined);
-    throw error;
+    if (sqlStateOf(error) !== INSUFFICIENT_PRIVILEGE) throw error;
+    throw new StartRefused(
+      `PostgreSQL: ${(error as Error).message}; for the first start, let the role own the database (ALTER DATABASE … OWNER TO …)`,
+      { cause: error },
+    );
   }
 }

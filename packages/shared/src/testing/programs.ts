@@ -133,6 +133,14 @@ export const PROGRAMS = {
     elsewhere: 'Fedora: python3-httpx; elsewhere: pip install httpx',
     find: () => findPython('httpx'),
   },
+  moto: {
+    title: "Python with the packages 'moto' and 'flask_cors'",
+    tests: 'keys of AWS KMS',
+    variable: 'REQUIRE_MOTO',
+    debian: 'python3-moto python3-flask-cors',
+    elsewhere: "elsewhere: pip install 'moto[server]'",
+    find: () => findPython('moto.server', 'flask_cors'),
+  },
   vectors: {
     title: 'published test vectors',
     tests: 'Wycheproof and the JSON Schema Test Suite, in the folder WYCHEPROOF_DIR',
@@ -285,12 +293,12 @@ function majorOf(postgres: string): number {
   return Number(/\) (\d+)/.exec(stdout ?? '')?.[1] ?? 0);
 }
 
-/** A Python that has a package. */
-function findPython(name: string): string | undefined {
+/** A Python that has all of these packages. */
+function findPython(...names: readonly string[]): string | undefined {
   // The Python of the system, too: its package is there, while PATH may name another Python.
   const candidates = [findProgram('python3'), whenRunnable('/usr/bin/python3')];
   return candidates.find(
-    (python) => python !== undefined && spawnSync(python, ['-c', `import ${name}`]).status === 0,
+    (python) => python !== undefined && spawnSync(python, ['-c', `import ${names.join(', ')}`]).status === 0,
   );
 }
 

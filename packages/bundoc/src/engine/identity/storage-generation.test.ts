@@ -123,7 +123,8 @@ describe('the generation of a storage', () => {
     await settle();
     for (let n = 0; n < 20; n++) await goOn();
     expect(codeOf()).toBe('kms_unavailable');
-    const waiting = 'waiting for BunKMS at http://kms:8082 (BUNDOC_KMS_URL): kms_unavailable';
+    const waiting =
+      'waiting for BunKMS at http://kms:8082 (BUNDOC_KMS_URL; see bundoc doctor): kms_unavailable';
     const lines = logged().trim().split('\n');
     // Once while BunKMS may be starting, too, then as a warning, which the logger repeats once a minute.
     expect(lines.map((line) => JSON.parse(line))).toMatchObject([

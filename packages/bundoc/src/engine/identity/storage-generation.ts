@@ -268,7 +268,10 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
       this.#waits++;
       const level = this.#waits === 1 ? 'info' : this.#waits >= WAITS_WARN ? 'warn' : 'debug';
       // The logger repeats a warning once a minute.
-      logger[level]({ err: outage, url: kmsUrl }, `waiting for BunKMS at ${kmsUrl} (BUNDOC_KMS_URL)`);
+      logger[level](
+        { err: outage, url: kmsUrl },
+        `waiting for BunKMS at ${kmsUrl} (BUNDOC_KMS_URL; see bundoc doctor)`,
+      );
       return WAIT_MS;
     }
     this.#waits = 0;
