@@ -191,6 +191,24 @@ describe('bunkms seal', () => {
     expect(ring()).toEqual(before);
   });
 
+  it('doctor warns of a single slot, and of former KEKs until they are retired', async () => {
+    const findings = async () => {
+      const { stdout } = await run('doctor', '--json');
+      const report = JSON.parse(stdout) as { findings: { check: string; found: string; verdict: string }[] };
+      const ofSeal = report.findings.filter(({ check }) => check === 'seal');
+      return ofSeal.map(({ verdict, found }) => `${verdict}: ${found}`);
+    };
+    expect(await findings()).toEqual([]);
+    const { former } = await json('seal', 'migrate', '--slot', 'one');
+    expect(await findings()).toEqual([
+      'warn: the ring is sealed by one alone: without that key, everything is lost',
+      `warn: former ring files may open what these KEKs wrap: ${former[0]}`,
+    ]);
+    await json('seal', 'add', 'two');
+    await json('kek', 'retire', former[0]);
+    expect(await findings()).toEqual(['ok: the ring is sealed by one, two']);
+  });
+
   it('adds a KEK to a plain ring beside its comments, and to a sealed one', async () => {
     writeFileSync(environment.BUNKMS_KEK_FILE, `# of the safe\n${ring().toString().trim()}`);
     const { id } = await json('kek', 'add');

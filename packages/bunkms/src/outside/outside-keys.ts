@@ -60,6 +60,8 @@ export class OutsideKeys implements AsyncDisposable {
     if (opened?.entry !== entry) {
       opened = { entry, key: openOutsideKey(name, entry) };
       this.#opened.set(name, opened);
+      // A package that was missing may be there the next time.
+      opened.key.catch(() => this.#opened.delete(name));
     }
     return await opened.key;
   }
