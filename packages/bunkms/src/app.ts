@@ -18,11 +18,14 @@ import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-n
 import { createMetrics, type Metrics } from './metrics.ts';
 import { OF_NEW_STORE, openStore, placeOf } from './open-store.ts';
 import { OutsideKeys } from './outside/outside-keys.ts';
+import { SYSTEM } from './records/caller.ts';
+import { draftNow } from './records/draft-now.ts';
 import type { KmsStore } from './store/port.ts';
 import { StoreTrust } from './trust/store-trust.ts';
 import { trustedStore } from './trust/trusted-store.ts';
 import { Unsealer } from './unsealing.ts';
 import { kekProviderOf } from './vault/kek-provider.ts';
+import { type SlotTimes, SlotWatch } from './vault/slot-watch.ts';
 
 /** The parts that a caller may replace, as tests do. */
 export interface BunkmsDependencies {
@@ -33,6 +36,8 @@ export interface BunkmsDependencies {
   readonly checkFilesEveryMs?: number | undefined;
   /** Interval between checks of the schema and of the chain, milliseconds. */
   readonly watchEveryMs?: number;
+  /** How often the slots of a sealed ring are asked. */
+  readonly slotTimes?: SlotTimes;
   /** Times of both listeners. */
   readonly http?: HttpTimes;
   /** Opens the store; the service closes it. */
@@ -40,9 +45,12 @@ export interface BunkmsDependencies {
 }
 
 export interface RunningBunkms extends RunningService {
+  readonly drain: Drain;
   /** The URL of the API listener, without a trailing slash. */
   readonly apiUrl: string;
   readonly internalUrl: string;
+  /** Resolves when the owners of all slots of the sealed ring have withdrawn them: the service must end. */
+  readonly withdrawn: Promise<void>;
   /** Ends running requests, writes the waiting audit records, then closes the store. Idempotent. */
   close(): Promise<void>;
 }
@@ -58,7 +66,7 @@ export async function startBunkms(
   config: BunkmsConfig,
   dependencies: BunkmsDependencies = {},
 ): Promise<RunningBunkms> {
-  const { clock = systemClock, metrics = createMetrics(), watchEveryMs } = dependencies;
+  const { clock = systemClock, metrics = createMetrics(), watchEveryMs, slotTimes } = dependencies;
   const logger = dependencies.logger ?? createLogger({ service: 'bunkms', level: config.logLevel });
   await using opened = new AsyncDisposableStack();
 
@@ -87,6 +95,7 @@ export async function startBunkms(
   const recorders = startRecorders(audit, clock, opened);
   const backups = openBackupFolder(config, { ...ports, database });
   const session = opened.use(new AsyncDisposableStack());
+  const withdrawal = withdrawalTo(audit, clock);
   const isUnsealed = () => unsealer.unsealed !== undefined;
   const refusals = refusalsOf(isUnsealed, recorders.exports, sealedSink(sealed));
   const exports = new ExportRecorder({ audit, refusals, metrics, clock, logger });
@@ -109,6 +118,7 @@ export async function startBunkms(
           exports,
         });
         await startUpkeep(services, { ...ports, vault, sealed, backups, watchEveryMs }, session);
+        session.use(new SlotWatch({ ...ports, provider, times: slotTimes, ...withdrawal }));
         return { services, publicKey: state.publicKey };
       },
     }),
@@ -128,7 +138,18 @@ export async function startBunkms(
     closing ??= running.disposeAsync();
     return closing;
   };
-  return { apiUrl, internalUrl, drain, close };
+  return { apiUrl, internalUrl, drain, withdrawn: withdrawal.withdrawn, close };
+}
+
+/** Records that the ring was withdrawn. `withdrawn` resolves after that, even if it cannot be recorded. */
+function withdrawalTo(audit: AuditLog, clock: Clock) {
+  const { promise: withdrawn, resolve } = Promise.withResolvers<void>();
+  const onWithdrawn = (slots: readonly string[]) => {
+    const record = { severity: 'CRITICAL', detail: { slots: slots.join(', ') } } as const;
+    const recorded = audit.append(draftNow({ clock }, SYSTEM, 'seal.withdrawn', record));
+    void recorded.catch(() => undefined).finally(resolve);
+  };
+  return { withdrawn, onWithdrawn };
 }
 
 /** Listens, on the internal network first. @returns the URLs. */
@@ -151,7 +172,7 @@ async function listenBoth(
 }
 
 /** Ends the process in order, as after an uncaught error, so that its supervisor restarts it. */
-function end(error: Error): void {
+export function end(error: Error): void {
   setImmediate(() => {
     throw error;
   });

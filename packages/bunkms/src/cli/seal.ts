@@ -4,7 +4,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/process/config';
 import { type BunkmsConfig, readConfig } from '../config.ts';
-import { openThrough, RingSealed } from '../vault/open-ring.ts';
+import { askSlots, RingSealed } from '../vault/open-ring.ts';
 import { parseSealedRing } from '../vault/sealed-ring.ts';
 import { Vault } from '../vault/vault.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
@@ -54,12 +54,7 @@ async function sealStatus(config: BunkmsConfig, options: JsonOption): Promise<vo
   });
   const ring = parseSealedRing(readFileSync(file.path));
   await using outside = commandKeys(config.outsideKeysFile);
-  const slots = await Promise.all(
-    (ring?.slots ?? []).map(async (slot) => {
-      const opened = await openThrough(ring ?? never(), slot, outside.find);
-      return 'keks' in opened ? { name: slot.name, state: 'opens' as const } : opened;
-    }),
-  );
+  const slots = ring === undefined ? [] : await askSlots(ring, outside.find);
   const keks = content === undefined ? undefined : new Vault(content.keks).kekIds;
   print(options, { sealed: ring !== undefined, slots, keks }, () => [
     ring === undefined
@@ -72,10 +67,6 @@ async function sealStatus(config: BunkmsConfig, options: JsonOption): Promise<vo
     ...(keks === undefined ? [] : [`KEKs: ${keks.join(', ')}`]),
   ]);
   if (content === undefined) throw new CliFailure('no slot opens the ring', EXIT.failure);
-}
-
-function never(): never {
-  throw new Error('only a sealed ring has slots');
 }
 
 /** Seals the ring by these slots alone, under a new KEK: a former file opens what the former KEKs wrap. */

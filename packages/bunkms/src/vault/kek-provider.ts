@@ -4,7 +4,13 @@ import { takeKey } from '@bundoc/shared/crypto/aead';
 import { KEY_TEXT_BYTES, readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError, unreadable } from '@bundoc/shared/process/config';
-import { type FindOutsideKey, openThroughSlots } from './open-ring.ts';
+import {
+  askSlots,
+  type FindOutsideKey,
+  openThroughSlots,
+  type SlotState,
+  sealedRingOf,
+} from './open-ring.ts';
 import { isSealedRing, KEKS_MAX } from './sealed-ring.ts';
 
 /** The source of the key encryption keys. A port, so that an HSM or a cloud KMS could implement it. */
@@ -19,6 +25,10 @@ export interface KekProvider {
    *   quotes content. RingSealed when the ring is sealed and no outside key opens it now.
    */
   load(): Promise<readonly KeyObject[]>;
+  /**
+   * What the slots of a sealed ring answer now; none for a plain one. @throws when the file cannot be read.
+   */
+  askSlots(): Promise<readonly SlotState[]>;
 }
 
 /** The configured source of the ring. */
@@ -43,7 +53,7 @@ export function kekProviderOf(source: KekSource, ports: RingPorts): KekProvider 
 
 /** Reads the ring from a file, plain or sealed. */
 export function fileKekProvider(path: string, ports: RingPorts): KekProvider {
-  const { warn, remedy = makeKek, findOutside } = ports;
+  const { warn, remedy = makeKek, findOutside = async () => undefined } = ports;
   return {
     stamp: () => stampOf(path),
     load: async () => {
@@ -58,6 +68,12 @@ export function fileKekProvider(path: string, ports: RingPorts): KekProvider {
       if (isSealedRing(bytes)) return (await openThroughSlots(bytes, findOutside)).keks;
       return takeKekRing('BUNKMS_KEK_FILE', bytes);
     },
+    askSlots: async () => {
+      const bytes = readFileSync(path);
+      if (isSealedRing(bytes)) return await askSlots(sealedRingOf(bytes), findOutside);
+      bytes.fill(0);
+      return [];
+    },
   };
 }
 
@@ -68,7 +84,11 @@ function makeKek(path: string): string {
 
 /** Reads the ring from the variable `BUNKMS_KEK`, which does not change while the process runs. */
 export function inlineKekProvider(text: string): KekProvider {
-  return { stamp: () => '', load: async () => parseKekRing('BUNKMS_KEK', text) };
+  return {
+    stamp: () => '',
+    load: async () => parseKekRing('BUNKMS_KEK', text),
+    askSlots: async () => [],
+  };
 }
 
 /** {@link takeKekRing} for a text. A string cannot be wiped, so a file is a better place for a KEK. */

@@ -15,6 +15,9 @@ export interface ClosedSlot {
   readonly cause?: string;
 }
 
+/** What a slot answers now. */
+export type SlotState = ClosedSlot | { readonly name: string; readonly state: 'opens' };
+
 /** A sealed ring that no slot opens now. Its message names each slot and its cause. */
 export class RingSealed extends Error {
   override readonly name = 'RingSealed';
@@ -47,12 +50,8 @@ export interface OpenedRing {
  *
  * @throws ConfigError for bytes that are no ring. RingSealed when no slot opens it.
  */
-export async function openThroughSlots(
-  bytes: Buffer,
-  find: FindOutsideKey = async () => undefined,
-): Promise<OpenedRing> {
-  const ring = parseSealedRing(bytes);
-  if (ring === undefined) throw new ConfigError(['BUNKMS_KEK_FILE: the sealed ring is damaged']);
+export async function openThroughSlots(bytes: Buffer, find: FindOutsideKey): Promise<OpenedRing> {
+  const ring = sealedRingOf(bytes);
   const closed: ClosedSlot[] = [];
   const tries = ring.slots.map(async (slot) => {
     const opened = await openThrough(ring, slot, find);
@@ -68,6 +67,23 @@ export async function openThroughSlots(
       ring.slots.map((slot) => closed.find(({ name }) => name === slot.name) as ClosedSlot),
     );
   }
+}
+
+/** @throws ConfigError for bytes that are no ring. */
+export function sealedRingOf(bytes: Buffer): SealedRing {
+  const ring = parseSealedRing(bytes);
+  if (ring === undefined) throw new ConfigError(['BUNKMS_KEK_FILE: the sealed ring is damaged']);
+  return ring;
+}
+
+/** Asks all slots of a sealed ring at once, in its order. */
+export function askSlots(ring: SealedRing, find: FindOutsideKey): Promise<SlotState[]> {
+  return Promise.all(
+    ring.slots.map(async (slot) => {
+      const opened = await openThrough(ring, slot, find);
+      return 'keks' in opened ? { name: slot.name, state: 'opens' as const } : opened;
+    }),
+  );
 }
 
 /** Opens a sealed ring by one slot. */
