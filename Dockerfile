@@ -3,6 +3,8 @@
 # No "# syntax=" line: it would fetch a builder from a registry, and nothing here needs one.
 
 ARG NODE_IMAGE=node:24-slim
+# The same with a compiler, for the target bunkms-outside alone.
+ARG NODE_BUILD_IMAGE=node:24
 
 FROM ${NODE_IMAGE} AS build
 # The same pnpm as scripts/lib/workspace.mjs; a test compares the two.
@@ -40,6 +42,18 @@ USER 1000:1000
 ENV BUNKMS_DATA_DIR=/var/lib/bunkms
 COPY --from=build /out/bunkms ./
 EXPOSE 8081 8082
+
+# Optional packages that reach outside keys. An image with the module of an HSM's vendor begins with
+# bunkms-outside.
+FROM ${NODE_BUILD_IMAGE} AS outside
+WORKDIR /outside
+# Against the headers of this image, instead of a download.
+ENV npm_config_nodedir=/usr/local
+RUN npm install --no-fund --no-audit pkcs11js@2.1.7 @aws-sdk/client-kms@3.1164.0
+
+FROM bunkms AS bunkms-outside
+# Node looks there after /app/node_modules.
+COPY --from=outside /outside/node_modules /node_modules
 
 FROM runtime AS bundoc
 USER 0:0

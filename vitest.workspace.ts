@@ -12,7 +12,7 @@ import { ON_POSTGRES } from './test/support/postgres-runner.ts';
 process.env['NODE_COMPILE_CACHE'] ??= join(import.meta.dirname, 'node_modules', '.cache', 'compiled');
 
 /** Vitest must run the workspace's sources, never a stale `dist`. */
-const conditions = ['@bundoc/source', 'module', 'node', 'development|production'];
+const conditions = ['@bundoc/source', 'node', 'development|production'];
 const shared = { resolve: { conditions }, ssr: { resolve: { conditions } } };
 
 /**

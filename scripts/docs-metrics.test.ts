@@ -58,6 +58,7 @@ function namesOfBundoc(): string[] {
 
 function namesOfBunkms(): string[] {
   const metrics = createMetrics();
+  metrics.observeOutsideKeys(async () => 0);
   metrics.observeShipLag(async () => 0);
   metrics.observeBackups(async () => 0);
   metrics.observeRewrap(async () => 0);

@@ -24,7 +24,10 @@ const USES: Readonly<Record<ProgramName, readonly [project: string, file: string
   curl: [['integration', 'test/docs-examples.test.ts']],
   python: [['integration', 'test/open-by-hand.test.ts']],
   httpx: [['integration', 'test/docs-python.test.ts']],
+  moto: [['integration', 'packages/bunkms/test/outside-aws-kms.test.ts']],
   vectors: [['unit', 'packages/shared/src/http/bearer-auth-vectors.test.ts']],
+  softhsm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
+  tpm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
   registry: [['integration', 'test/release.test.ts']],
   mount: [['integration', 'test/disk-full.test.ts']],
 };
@@ -76,7 +79,9 @@ describe('tests on a machine without optional programs', () => {
     expect(lines.at(-1)).toMatch(CLOSING_LINE);
     for (const name of names)
       expect(lines).toContainEqual(
-        expect.stringMatching(new RegExp(`^ +[1-9]\\d* tests? needs? ${PROGRAMS[name].title}`)),
+        expect.stringMatching(
+          new RegExp(`^ +[1-9]\\d* tests? needs? ${RegExp.escape(PROGRAMS[name].title)}`),
+        ),
       );
   });
 

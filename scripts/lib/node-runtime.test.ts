@@ -18,7 +18,7 @@ describe('the Node that runs the project', () => {
   });
 
   it('reads the engines of package.json, and refuses an unknown form of range', () => {
-    const { engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+    const { engines } = JSON.parse(readFileSync(join(root, 'packages/bunkms/package.json'), 'utf8'));
     expect(lowestMajor(engines.node)).toBeGreaterThanOrEqual(24);
     expect(() => lowestMajor('^24 || ^26')).toThrow('engines.node');
   });
@@ -46,4 +46,16 @@ describe('the Node that runs the project', () => {
 
 it('the images are built with the same pnpm as the workspace', () => {
   expect(readFileSync(join(root, 'Dockerfile'), 'utf8')).toContain(`npm install --global ${PNPM}`);
+});
+
+it('the image with optional packages has the versions that are tested', () => {
+  const manifest = JSON.parse(readFileSync(join(root, 'packages/bunkms/package.json'), 'utf8'));
+  const optional = Object.keys(manifest.peerDependenciesMeta);
+  expect(optional).toContain('pkcs11js');
+  const installed = /^RUN npm install --no-fund --no-audit (.+)$/m.exec(
+    readFileSync(join(root, 'Dockerfile'), 'utf8'),
+  );
+  expect(installed?.[1]?.split(' ').sort()).toEqual(
+    optional.map((name) => `${name}@${manifest.devDependencies[name]}`).sort(),
+  );
 });

@@ -17,23 +17,27 @@ import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { OF_NEW_STORE, openStore, placeOf } from './open-store.ts';
-import { neededKeks } from './records/kek-state.ts';
+import { OutsideKeys } from './outside/outside-keys.ts';
+import { SYSTEM } from './records/caller.ts';
+import { draftNow } from './records/draft-now.ts';
 import type { KmsStore } from './store/port.ts';
 import { StoreTrust } from './trust/store-trust.ts';
 import { trustedStore } from './trust/trusted-store.ts';
+import { Unsealer } from './unsealing.ts';
 import { kekProviderOf } from './vault/kek-provider.ts';
-import { type Unsealed, unseal } from './vault/unseal.ts';
-import { Vault } from './vault/vault.ts';
+import { type SlotTimes, SlotWatch } from './vault/slot-watch.ts';
 
 /** The parts that a caller may replace, as tests do. */
 export interface BunkmsDependencies {
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
-  /** Interval between checks of the certificate files, milliseconds. */
-  readonly checkTlsEveryMs?: number;
+  /** Interval between checks of the files of certificates and outside keys, milliseconds. */
+  readonly checkFilesEveryMs?: number | undefined;
   /** Interval between checks of the schema and of the chain, milliseconds. */
   readonly watchEveryMs?: number;
+  /** How often the slots of a sealed ring are asked. */
+  readonly slotTimes?: SlotTimes;
   /** Times of both listeners. */
   readonly http?: HttpTimes;
   /** Opens the store; the service closes it. */
@@ -41,9 +45,12 @@ export interface BunkmsDependencies {
 }
 
 export interface RunningBunkms extends RunningService {
+  readonly drain: Drain;
   /** The URL of the API listener, without a trailing slash. */
   readonly apiUrl: string;
   readonly internalUrl: string;
+  /** Resolves when the owners of all slots of the sealed ring have withdrawn them: the service must end. */
+  readonly withdrawn: Promise<void>;
   /** Ends running requests, writes the waiting audit records, then closes the store. Idempotent. */
   close(): Promise<void>;
 }
@@ -59,59 +66,100 @@ export async function startBunkms(
   config: BunkmsConfig,
   dependencies: BunkmsDependencies = {},
 ): Promise<RunningBunkms> {
-  const { clock = systemClock, metrics = createMetrics(), watchEveryMs } = dependencies;
+  const { clock = systemClock, metrics = createMetrics(), watchEveryMs, slotTimes } = dependencies;
   const logger = dependencies.logger ?? createLogger({ service: 'bunkms', level: config.logLevel });
   await using opened = new AsyncDisposableStack();
 
   const internalAddress = await resolveInternalAddress(config.internalHost);
   const isPeer = peersOf(internalAddress, networkInterfaces());
-  const tlsPorts = { clock, logger, metrics, checkEveryMs: dependencies.checkTlsEveryMs };
-  const apiTls = openServerTls('api', config.tls, undefined, tlsPorts);
+  const filePorts = { clock, logger, metrics, checkEveryMs: dependencies.checkFilesEveryMs };
+  const apiTls = openServerTls('api', config.tls, undefined, filePorts);
   opened.use(apiTls?.tls);
-  const internalTls = openServerTls('internal', config.internalTls, config.internalClientNames, tlsPorts);
+  const internalTls = openServerTls('internal', config.internalTls, config.internalClientNames, filePorts);
   opened.use(internalTls?.tls);
   if (internalTls === undefined && !isLoopback(internalAddress))
     logger.warn('the internal listener speaks plain HTTP: keys are sent in the clear');
-  const provider = kekProviderOf(config.kek, (message) => logger.warn(message));
-  const stamp = provider.stamp();
-  const vault = new Vault(await provider.load());
+  const outside = openOutsideKeys(config, filePorts, opened);
+  const provider = kekProviderOf(config.kek, {
+    warn: (message) => logger.warn(message),
+    findOutside: outside?.find.bind(outside),
+  });
   const database = opened.use(await (dependencies.openStore ?? openWatchedStore)(config, logger));
   const trust = new StoreTrust({ store: database, logger, metrics });
   const store = trustedStore(database, trust);
   const ports = { config, clock, logger, metrics, store, trust };
   await trust.check();
   const isNew = (await database.readInstallation()) === undefined;
-  const state = await unseal(vault, store, clock, 'system');
-  if (isNew) logger.info(`created a new store in ${placeOf(config)}: ${OF_NEW_STORE}`);
-  // Again, with the chain.
-  await trust.check();
-
-  metrics.sealed.set(state.kind === 'sealed' || trust.isSealed ? 1 : 0);
-  if (state.kind === 'sealed')
-    logger.error(
-      { reason: state.reason },
-      'sealed: the KEK does not fit the store; add the right KEK to the ring and restart BunKMS',
-    );
-  else tellOfFaults(state, vault, logger);
   const sealed = opened.use(new SealedRecords({ dataDir: config.dataDir, clock, logger }));
   const audit = new AuditLog({ store, logger, metrics, sealed });
-  const recorders = state.kind === 'sealed' ? undefined : startRecorders(audit, clock, opened);
-  const refusals = recorders?.exports ?? sealedSink(sealed);
-  const exports = new ExportRecorder({ audit, refusals, metrics, clock, logger });
-  const services =
-    state.kind === 'sealed' || recorders === undefined
-      ? undefined
-      : createServices({ ...ports, state, vault, provider, stamp, audit, recorders, exports });
+  const recorders = startRecorders(audit, clock, opened);
   const backups = openBackupFolder(config, { ...ports, database });
-  const upkeep = { ...ports, vault, sealed, backups, watchEveryMs };
-  if (services !== undefined) await startUpkeep(services, upkeep, opened);
+  const session = opened.use(new AsyncDisposableStack());
+  const withdrawal = withdrawalTo(audit, clock);
+  const isUnsealed = () => unsealer.unsealed !== undefined;
+  const refusals = refusalsOf(isUnsealed, recorders.exports, sealedSink(sealed));
+  const exports = new ExportRecorder({ audit, refusals, metrics, clock, logger });
+  const unsealer: Unsealer = opened.use(
+    new Unsealer({
+      ...ports,
+      provider,
+      outsideStamp: () => outside?.stamp ?? '',
+      compose: async (state, vault, stamp) => {
+        // Again, with the chain.
+        await trust.check();
+        const services = createServices({
+          ...ports,
+          state,
+          vault,
+          provider,
+          stamp,
+          audit,
+          recorders,
+          exports,
+        });
+        await startUpkeep(services, { ...ports, vault, sealed, backups, watchEveryMs }, session);
+        session.use(new SlotWatch({ ...ports, provider, times: slotTimes, ...withdrawal }));
+        return { services, publicKey: state.publicKey };
+      },
+    }),
+  );
+  await unsealer.begin();
+  if (isNew && isUnsealed()) logger.info(`created a new store in ${placeOf(config)}: ${OF_NEW_STORE}`);
 
   const drain = new Drain(config.drainMs);
-  const { publicKey } = state;
-  const network = { drain, apiTls, internalTls, isPeer, publicKey, times: dependencies.http };
-  const served = { ...ports, ...network, recorders, exports, services };
-  const { api, internal } = await createListeners(served, opened);
+  const network = { drain, apiTls, internalTls, isPeer, times: dependencies.http };
+  const served = { ...ports, ...network, unsealer, outside, recorders, exports };
+  const { apiUrl, internalUrl } = await listenBoth(served, internalAddress, opened);
+  logger.info({ version: VERSION, apiUrl, internalUrl, sealed: !isUnsealed() }, 'listening');
 
+  const running = opened.move();
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= running.disposeAsync();
+    return closing;
+  };
+  return { apiUrl, internalUrl, drain, withdrawn: withdrawal.withdrawn, close };
+}
+
+/** Records that the ring was withdrawn. `withdrawn` resolves after that, even if it cannot be recorded. */
+function withdrawalTo(audit: AuditLog, clock: Clock) {
+  const { promise: withdrawn, resolve } = Promise.withResolvers<void>();
+  const onWithdrawn = (slots: readonly string[]) => {
+    const record = { severity: 'CRITICAL', detail: { slots: slots.join(', ') } } as const;
+    const recorded = audit.append(draftNow({ clock }, SYSTEM, 'seal.withdrawn', record));
+    void recorded.catch(() => undefined).finally(resolve);
+  };
+  return { withdrawn, onWithdrawn };
+}
+
+/** Listens, on the internal network first. @returns the URLs. */
+async function listenBoth(
+  served: Parameters<typeof createListeners>[0],
+  internalAddress: string,
+  opened: AsyncDisposableStack,
+): Promise<{ readonly apiUrl: string; readonly internalUrl: string }> {
+  const { config } = served;
+  const { api, internal } = await createListeners(served, opened);
   const internalUrl = await listen(internal, {
     host: internalAddress,
     port: config.internalPort,
@@ -120,19 +168,11 @@ export async function startBunkms(
   const onGone = () => end(new Error('the address of the internal listener is gone'));
   opened.use(watchAddress(internalAddress, networkInterfaces, onGone));
   const apiUrl = await listen(api, { host: config.host, port: config.port, prefix: 'BUNKMS_' });
-  logger.info({ version: VERSION, apiUrl, internalUrl, sealed: state.kind === 'sealed' }, 'listening');
-
-  const running = opened.move();
-  let closing: Promise<void> | undefined;
-  const close = () => {
-    closing ??= running.disposeAsync();
-    return closing;
-  };
-  return { apiUrl, internalUrl, drain, close };
+  return { apiUrl, internalUrl };
 }
 
 /** Ends the process in order, as after an uncaught error, so that its supervisor restarts it. */
-function end(error: Error): void {
+export function end(error: Error): void {
   setImmediate(() => {
     throw error;
   });
@@ -150,13 +190,17 @@ function openWatchedStore(config: BunkmsConfig, logger: Logger): Promise<KmsStor
   return openStore(config, { onCrash, warn: (message) => logger.warn(message) });
 }
 
-function tellOfFaults({ keks }: Unsealed, vault: Vault, logger: Logger): void {
-  const missing = neededKeks(keks).filter((kekId) => !vault.holds(kekId));
-  if (missing.length > 0)
-    logger.warn(
-      { missing },
-      'the ring lacks KEKs that are not retired: what is wrapped with them does not open',
-    );
+/** The outside keys that the configuration names. */
+function openOutsideKeys(
+  { outsideKeysFile: file }: BunkmsConfig,
+  ports: { readonly logger: Logger; readonly metrics: Metrics; readonly checkEveryMs: number | undefined },
+  opened: AsyncDisposableStack,
+): OutsideKeys | undefined {
+  if (file === undefined) return undefined;
+  const { metrics } = ports;
+  const outside = opened.use(new OutsideKeys({ ...ports, file }));
+  metrics.observeOutsideKeys(async () => outside.faults.length);
+  return outside;
 }
 
 function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableStack): AuditRecorders {
@@ -167,6 +211,19 @@ function startRecorders(audit: AuditLog, clock: Clock, opened: AsyncDisposableSt
     await audit.drain();
   });
   return recorders;
+}
+
+/** Where refused exports are recorded now. */
+function refusalsOf(
+  isUnsealed: () => boolean,
+  recorder: ExportRefusalSink,
+  sealed: ExportRefusalSink,
+): ExportRefusalSink {
+  const sink = () => (isUnsealed() ? recorder : sealed);
+  return {
+    named: (record) => sink().named(record),
+    anonymous: (network, record) => sink().anonymous(network, record),
+  };
 }
 
 /** Records wait in a file until the service is unsealed; its size is bounded for all callers together. */

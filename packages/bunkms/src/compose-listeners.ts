@@ -11,25 +11,20 @@ import type { Drain } from '@bundoc/shared/process/drain';
 import { VERSION } from '@bundoc/shared/process/version';
 import type { ServerTls } from '@bundoc/shared/tls/server-tls';
 import type { FastifyInstance } from 'fastify';
-import type { AuditRecorders } from './audit/recorders.ts';
 import type { ServiceDeps } from './compose-services.ts';
 import { cryptoAudit } from './http/crypto-audit.ts';
 import { exportAudit } from './http/export-audit.ts';
 import { guardPeers } from './http/internal-network.ts';
-import {
-  createApiListener,
-  createInternalListener,
-  type ListenerOptions,
-  type OnProblem,
-} from './http/listener.ts';
+import { createApiListener, createInternalListener, type OnProblem } from './http/listener.ts';
 import { createReadiness } from './http/readiness.ts';
-import type { ServiceGate, Services } from './http/services.ts';
+import type { ServiceGate } from './http/services.ts';
 import { type Metrics, STORAGE_CONFLICTS } from './metrics.ts';
+import type { OutsideKeys } from './outside/outside-keys.ts';
+import type { Unsealer } from './unsealing.ts';
 
 interface ListenerDeps extends ProblemDeps, Pick<ServiceDeps, 'config' | 'logger' | 'trust'> {
-  /** Absent while the service is sealed. */
-  readonly services: Services | undefined;
-  readonly publicKey: ListenerOptions['publicKey'];
+  readonly unsealer: Pick<Unsealer, 'unsealed' | 'sealed'>;
+  readonly outside: Pick<OutsideKeys, 'faults'> | undefined;
   readonly drain: Drain;
   readonly apiTls: ServerTls | undefined;
   readonly internalTls: ServerTls | undefined;
@@ -43,10 +38,10 @@ export async function createListeners(
   deps: ListenerDeps,
   opened: AsyncDisposableStack,
 ): Promise<{ readonly api: FastifyInstance; readonly internal: FastifyInstance }> {
-  const { config, clock, logger, metrics, services, trust, publicKey, drain } = deps;
+  const { config, clock, logger, metrics, unsealer, outside, trust, drain } = deps;
   const { apiTls, internalTls, times } = deps;
-  const isSealed = () => services === undefined || trust.isSealed;
-  const gate = gateOf(services, trust);
+  const isSealed = () => unsealer.unsealed === undefined || trust.isSealed;
+  const gate = gateOf(unsealer, trust);
   const shares = createHttpShares({ ...config.shares, clock });
   opened.use(reportWaits(shares.gate, { clock, logger }));
   // Separate shares: strangers who fill the API listener must not block Bundoc's requests for keys.
@@ -60,13 +55,15 @@ export async function createListeners(
     clock,
     metrics,
     console: { version: VERSION, site },
-    publicKey,
+    publicKey: () => unsealer.unsealed?.publicKey,
     isSealed,
     services: gate,
     readiness: createReadiness({
-      services: services === undefined ? undefined : gate,
+      services: gate,
       isSealed,
+      sealed: () => unsealer.sealed,
       faults: () => trust.publicFaults,
+      outsideFaults: () => outside?.faults ?? [],
       clock,
     }),
     times,
@@ -90,21 +87,20 @@ export async function createListeners(
   return { api, internal };
 }
 
-interface ProblemDeps extends Pick<ServiceDeps, 'exports' | 'metrics' | 'clock'> {
-  /** Absent while the service is sealed. */
-  readonly recorders: AuditRecorders | undefined;
+interface ProblemDeps extends Pick<ServiceDeps, 'recorders' | 'exports' | 'metrics' | 'clock'> {
+  readonly unsealer: Pick<Unsealer, 'unsealed'>;
 }
 
 /** How each listener records a refusal. */
-function problemHooks({ recorders, exports, metrics, clock }: ProblemDeps): {
+function problemHooks({ unsealer, recorders, exports, metrics, clock }: ProblemDeps): {
   readonly onApiProblem: OnProblem;
   readonly onInternalProblem: OnProblem;
 } {
-  // A sealed service encrypts nothing, so its log is enough for these refusals.
-  const onCryptoProblem = recorders === undefined ? () => undefined : cryptoAudit(recorders.crypto, clock);
+  const onCryptoProblem = cryptoAudit(recorders.crypto, clock);
   const onExportProblem = exportAudit(exports);
   const onAnyProblem = (...[request, error]: Parameters<OnProblem>): void => {
-    onCryptoProblem(request, error);
+    // A sealed service encrypts nothing, so its log is enough for these refusals.
+    if (unsealer.unsealed !== undefined) onCryptoProblem(request, error);
     countHolderRefusal(metrics, error);
   };
   const onApiProblem: OnProblem = (request, error) => {
@@ -133,10 +129,10 @@ function countHolderRefusal(metrics: Metrics, error: AppError): void {
   if (hasCode(error, ...STORAGE_CONFLICTS)) metrics.holderRefusals.inc({ code: error.code });
 }
 
-function gateOf(services: Services | undefined, trust: ServiceDeps['trust']): ServiceGate {
+function gateOf(unsealer: Pick<Unsealer, 'unsealed'>, trust: ServiceDeps['trust']): ServiceGate {
   return () => {
     trust.require();
-    if (services === undefined) throw new AppError('sealed');
-    return services;
+    if (unsealer.unsealed === undefined) throw new AppError('sealed');
+    return unsealer.unsealed.services;
   };
 }

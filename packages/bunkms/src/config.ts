@@ -40,6 +40,8 @@ export interface BunkmsConfig {
   readonly dataDir: string;
   readonly storage: StorageConfig;
   readonly kek: KekSource;
+  /** The file that names the keys of other services and devices; none when undefined. */
+  readonly outsideKeysFile: string | undefined;
   readonly auditShip: ShipTarget | undefined;
   /** The folder into which the service backs itself up; no backups when undefined. */
   readonly backupTo: string | undefined;
@@ -100,6 +102,7 @@ const variables = z
     BUNKMS_POSTGRES_CA_FILE: z.string().optional(),
     BUNKMS_KEK_FILE: z.string().optional(),
     BUNKMS_KEK: z.string().optional(),
+    BUNKMS_OUTSIDE_KEYS_FILE: z.string().optional(),
     BUNKMS_AUDIT_SHIP: z
       .string()
       .regex(/^(stdout|file:.+)$/, 'must be "stdout" or "file:<path>"')
@@ -161,6 +164,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
     dataDir: parsed.BUNKMS_DATA_DIR,
     storage: storageOf(parsed),
     kek: kekSourceOf(parsed.BUNKMS_KEK_FILE, parsed.BUNKMS_KEK),
+    outsideKeysFile: parsed.BUNKMS_OUTSIDE_KEYS_FILE,
     auditShip: parsed.BUNKMS_AUDIT_SHIP,
     backupTo: parsed.BUNKMS_BACKUP_TO,
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,

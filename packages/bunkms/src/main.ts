@@ -12,9 +12,9 @@ await runService(logger, async () => {
   const fault = nodeFault();
   if (fault !== undefined) throw new ConfigError([fault]);
   guardMemory(process.env);
-  const { startBunkms } = await import('./app.ts');
+  const { runBunkms } = await import('./run-bunkms.ts');
   const { KNOWN_VARIABLES, readConfig } = await import('./config.ts');
   warnOfUnknown(KNOWN_VARIABLES, process.env, logger);
   const config = readConfig(process.env);
-  return startBunkms(config, { logger });
+  return runBunkms(config, { logger });
 });

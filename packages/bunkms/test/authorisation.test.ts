@@ -60,7 +60,7 @@ describe(`authorisation (${LONG ? 'all callers' : `AUTHORISATION_SEED=${SEED}`})
       drain: new Drain(0),
       metrics: createMetrics(),
       console: { version: '0.1.0', site: undefined },
-      publicKey,
+      publicKey: () => publicKey,
       isSealed: () => false,
       services: refuse,
       readiness: refuse,

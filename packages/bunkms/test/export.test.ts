@@ -332,6 +332,7 @@ describe('export', () => {
     const refuse = () => {
       throw new Error('not called');
     };
+    const { publicKey } = await kms.secrets();
     const listener = await createInternalListener(
       {
         logger,
@@ -339,7 +340,7 @@ describe('export', () => {
         drain: new Drain(0),
         metrics,
         console: { version: '0.1.0', site: undefined },
-        publicKey: (await kms.secrets()).publicKey,
+        publicKey: () => publicKey,
         isSealed: () => false,
         services: refuse,
         readiness: refuse,

@@ -21,6 +21,7 @@ import {
   type KeyVersionRecord,
   keyFault,
 } from '../src/records/key-record.ts';
+import { openSealedRing, parseSealedRing } from '../src/vault/sealed-ring.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { golden, hex } from './support/golden-files.ts';
 
@@ -49,6 +50,36 @@ describe('docs/formats/wrapped-key.md', () => {
     decipher.setAuthTag(wrapped.subarray(53));
     const dek = Buffer.concat([decipher.update(wrapped.subarray(21, 53)), decipher.final()]);
     expect(dek.toString('hex')).toBe(file.dek.plaintext);
+  });
+});
+
+describe('docs/formats/sealed-ring.md', () => {
+  const file = golden('sealed-ring');
+
+  it('describes what this release reads', () => {
+    const ring = parseSealedRing(hex(file.ring));
+    if (ring === undefined) throw new Error('it is a sealed ring');
+    expect(ring.slots.map(({ name, blob }) => ({ name, blob: blob.toString('hex') }))).toEqual(file.slots);
+    const keks = openSealedRing(ring, hex(file.ringKey));
+    expect(keks.map((kek) => kek.export().toString('hex'))).toEqual(file.keks);
+  });
+
+  it('suffices to open a ring without this code', () => {
+    const ring = hex(file.ring);
+    expect(ring.toString('latin1', 0, 8)).toBe('BUNKMSR1');
+    let at = 25;
+    for (let slot = 0; slot < (ring[24] ?? 0); slot++) {
+      at += 1 + (ring[at] ?? 0);
+      at += 2 + ring.readUInt16BE(at);
+    }
+    const key = Buffer.from(
+      hkdfSync('sha256', hex(file.ringKey), ring.subarray(8, 24), 'bunkms/ring/v1', 32),
+    );
+    const decipher = createDecipheriv('aes-256-gcm', key, ring.subarray(at, at + 12), { authTagLength: 16 });
+    decipher.setAAD(ring.subarray(0, at));
+    decipher.setAuthTag(ring.subarray(-16));
+    const keks = Buffer.concat([decipher.update(ring.subarray(at + 12, -16)), decipher.final()]);
+    expect(keks.toString('hex')).toBe(file.keks.join(''));
   });
 });
 

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ownUrl, type Trust } from '@bundoc/shared/cli/ask-service';
@@ -12,9 +13,8 @@ import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
-import { kekProviderOf } from '../vault/kek-provider.ts';
-import { Vault } from '../vault/vault.ts';
-import { type CliKms, withKms, withStore } from './open-kms.ts';
+import { isSealedRing, parseSealedRing } from '../vault/sealed-ring.ts';
+import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
 interface DoctorOptions {
@@ -47,7 +47,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const hasKek = await checkKek(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
-  if (hasKek && isOpen) await checkInstallation(checkup, environment, options);
+  if (hasKek && isOpen) await checkInstallation(checkup, config, environment, options);
   if (config.backupTo !== undefined)
     await checkBackups(
       checkup,
@@ -62,16 +62,13 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
 }
 
 /** Checks that the KEK ring can be read. Opening the installation shows whether it fits. */
-async function checkKek(checkup: Checkup, { kek }: BunkmsConfig): Promise<boolean> {
+async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean> {
+  const { kek } = config;
   const remedy =
     kek.kind === 'file'
       ? `put the KEK into ${kek.path} (BUNKMS_KEK_FILE), readable by the user of the service`
       : 'give 32 bytes in base64 or hex in BUNKMS_KEK';
-  const vault = await checkup.try(
-    'kek',
-    remedy,
-    async () => new Vault(await kekProviderOf(kek, () => undefined).load()),
-  );
+  const vault = await checkup.try('kek', remedy, () => loadRing(config, { warn: () => undefined }));
   if (vault === undefined) return false;
   if (kek.kind === 'file' && process.platform !== 'win32') {
     const { mode } = await stat(kek.path);
@@ -82,11 +79,41 @@ async function checkKek(checkup: Checkup, { kek }: BunkmsConfig): Promise<boolea
         `run "chmod 600 ${kek.path}"`,
       );
   }
+  checkSlots(checkup, config);
   return true;
+}
+
+/** Warns of a sealed ring that the loss of one key would lose. */
+function checkSlots(checkup: Checkup, { kek }: BunkmsConfig): void {
+  const ring = kek.kind === 'file' ? parseSealedRing(readFileSync(kek.path)) : undefined;
+  if (ring === undefined) return;
+  const slots = ring.slots.map(({ name }) => name);
+  const found = `the ring is sealed by ${slots.join(', ')}`;
+  if (slots.length > 1) checkup.ok('seal', found);
+  else
+    checkup.warn(
+      'seal',
+      `${found} alone: without that key, everything is lost`,
+      'keep the KEKs in a safe, or add a slot by "bunkms seal add <name>"',
+    );
+}
+
+/** Warns of KEKs that were in a former file of a sealed ring: that file opens what they wrap. */
+async function checkFormer(checkup: Checkup, { vault, keks }: CliKms, { kek }: BunkmsConfig): Promise<void> {
+  if (kek.kind !== 'file' || !isSealedRing(readFileSync(kek.path))) return;
+  const { current, keks: known } = await keks.refresh();
+  const former = vault.kekIds.filter((id) => id !== current && known.get(id)?.standing !== 'retired');
+  if (former.length > 0)
+    checkup.warn(
+      'seal',
+      `former ring files may open what these KEKs wrap: ${former.join(', ')}`,
+      'retire them by "bunkms kek retire", and destroy the files and backups that need them',
+    );
 }
 
 async function checkInstallation(
   checkup: Checkup,
+  config: BunkmsConfig,
   environment: Environment,
   options: DoctorOptions,
 ): Promise<void> {
@@ -99,6 +126,7 @@ async function checkInstallation(
         'kek',
         `the KEK ${kms.vault.currentKekId} opens the installation, which has ${counted(keys, 'key')}`,
       );
+      await checkFormer(checkup, kms, config);
       if (kms.trust.isSealed)
         checkup.fail(
           'database',

@@ -9,6 +9,7 @@ import { hasCode } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { type KekInfo, type KekStatus, kekIdSchema, type RetireKek } from '@bundoc/shared/contract/kek';
 import type { Environment } from '@bundoc/shared/process/config';
+import { readConfig } from '../config.ts';
 import {
   type KekDeps,
   kekStatus,
@@ -19,9 +20,11 @@ import {
 } from '../kek/kek-rotation.ts';
 import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
+import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
 import { bundocOf, fetchWrappings } from './fetch-wrappings.ts';
 import { type CliDeps, pagesOf, withKeys } from './open-kms.ts';
+import { newKek, RingFile } from './ring-file.ts';
 
 const PAGE = 500;
 /** How often to poll the progress of a rotation, milliseconds. */
@@ -54,6 +57,17 @@ export const addKekCommands: AddCommands = (program, environment) => {
     const { keks } = await withKeks(environment, kekStatus);
     print(options, { keks }, () => keks.map(kekLine));
   });
+  command(
+    group,
+    'add',
+    'adds a new KEK to the ring, plain or sealed; "kek rotate" makes it the current one',
+  ).action(async (options) => {
+    const file = new RingFile(readConfig(environment));
+    const kek = newKek();
+    await file.add(kek, await file.read());
+    const [id] = new Vault([kek]).kekIds;
+    print(options, { id }, () => [`${id} is in the ring: running services read it within seconds`]);
+  });
   // It waits for running services that have not read the KEK from their ring yet.
   command(group, 'rotate', 'makes the staged or the named KEK current, and wraps everything with it')
     .argument('[kek-id]', 'a KEK of the ring', kekId)
@@ -84,6 +98,18 @@ export const addKekCommands: AddCommands = (program, environment) => {
     .option('--accept-damaged', 'even if damaged versions are wrapped with it')
     .action((id, options) => kekRetire(environment, id, options));
 };
+
+/** Makes the last KEK of the ring the current one, unless it is, and wraps everything with it. */
+export function rotateToLast(environment: Environment): Promise<KekStatus> {
+  return withKeks(environment, async (deps) => {
+    const last = deps.vault.kekIds.at(-1);
+    const status = await kekStatus(deps);
+    const isOver = status.rotation === undefined || status.rotation.completed_at !== undefined;
+    if (last === status.current && isOver) return status;
+    if (last !== status.current) await rotateKek(deps, defined({ kek_id: last }), CLI_CALLER, HELD_WAIT_MS);
+    return await rewrapAll(deps);
+  });
+}
 
 /** Wraps everything with the current KEK. Either this process or a server does it; the other one watches. */
 async function rewrapAll(deps: KekDeps): Promise<KekStatus> {

@@ -5,7 +5,7 @@ import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { AuditLog } from '../audit/log.ts';
-import { readConfig } from '../config.ts';
+import { type BunkmsConfig, readConfig } from '../config.ts';
 import type { KekDeps } from '../kek/kek-rotation.ts';
 import { createMetrics } from '../metrics.ts';
 import { openStore, type StoreLocation } from '../open-store.ts';
@@ -15,11 +15,12 @@ import { databasePathOf } from '../store/sqlite/sqlite-store.ts';
 import { TokenService } from '../tokens/token-service.ts';
 import { StoreTrust } from '../trust/store-trust.ts';
 import { trustedStore } from '../trust/trusted-store.ts';
-import { type KekProvider, kekProviderOf } from '../vault/kek-provider.ts';
+import { kekProviderOf, type RingPorts } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
+import { commandKeys } from './outside.ts';
 
 /** The installation that a command works on. It shares the store with a running server. */
 export interface CliKms {
@@ -70,9 +71,8 @@ export async function unsealStore(environment: Environment, database: KmsStore):
   const store = trustedStore(database, trust);
   await trust.check();
   const isNew = (await database.readInstallation()) === undefined;
-  const provider = ringOf(environment, isNew ? undefined : () => 'put the KEK of the installation there');
-  const stamp = provider.stamp();
-  const vault = new Vault(await provider.load());
+  const remedy = isNew ? undefined : () => 'put the KEK of the installation there';
+  const { provider, stamp, vault } = await openRing(readConfig(environment), { warn, remedy });
   const state = await unseal(vault, store, systemClock, 'cli');
   if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
   await trust.check();
@@ -134,16 +134,26 @@ export async function hasStore(location: StoreLocation): Promise<boolean> {
 }
 
 /** The KEK ring of the configuration, for a backup. */
-export async function loadVault(environment: Environment): Promise<Vault> {
+export function loadVault(environment: Environment): Promise<Vault> {
   const remedy = () => 'put the KEK of the backup there: under another one, nothing of it opens';
-  const ring = ringOf(environment, remedy);
-  return new Vault(await ring.load());
+  return loadRing(readConfig(environment), { warn, remedy });
 }
 
-/** @param remedy what to do when the file is missing; undefined when any KEK may be made. */
-function ringOf(environment: Environment, remedy: (() => string) | undefined): KekProvider {
-  const warn = (message: string) => console.error(`bunkms: warning: ${message}`);
-  return kekProviderOf(readConfig(environment).kek, warn, remedy);
+/** The KEK ring of a configuration. @throws as `KekProvider.load`. */
+export async function loadRing(config: BunkmsConfig, ports: Omit<RingPorts, 'findOutside'>): Promise<Vault> {
+  return (await openRing(config, ports)).vault;
+}
+
+/** Opens the ring once, with outside keys that are closed again. */
+async function openRing({ kek, outsideKeysFile }: BunkmsConfig, ports: Omit<RingPorts, 'findOutside'>) {
+  await using outside = commandKeys(outsideKeysFile);
+  const provider = kekProviderOf(kek, { ...ports, findOutside: outside.find });
+  const stamp = provider.stamp();
+  return { provider, stamp, vault: new Vault(await provider.load()) };
+}
+
+function warn(message: string): void {
+  console.error(`bunkms: warning: ${message}`);
 }
 
 /** False when opening the store would create an empty one. */

@@ -7,7 +7,9 @@ import { exitCodeOf, remedyOf } from './errors.ts';
 import { addInitCommand } from './init.ts';
 import { addKekCommands } from './kek.ts';
 import { addKeyCommands } from './key.ts';
+import { addOutsideCommands } from './outside.ts';
 import { registerRecoveryCommands } from './recovery-commands.ts';
+import { addSealCommands } from './seal.ts';
 import { addStatusCommand } from './status.ts';
 import { addStorageCommands } from './storage.ts';
 import { addTokenCommands } from './token.ts';
@@ -19,6 +21,8 @@ const COMMANDS: readonly AddCommands[] = [
   addKeyCommands,
   addStorageCommands,
   addKekCommands,
+  addOutsideCommands,
+  addSealCommands,
   addAuditCommands,
   registerRecoveryCommands,
   addStatusCommand,

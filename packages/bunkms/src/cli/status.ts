@@ -3,11 +3,9 @@ import { factLines, type JsonOption, print } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
-import { kekProviderOf } from '../vault/kek-provider.ts';
 import { unseal } from '../vault/unseal.ts';
-import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
-import { withStore } from './open-kms.ts';
+import { loadRing, withStore } from './open-kms.ts';
 
 /** `bunkms status`: the state of the installation in its store. Does not check whether a server runs. */
 export const addStatusCommand: AddCommands = (program, environment) => {
@@ -20,7 +18,7 @@ export const addStatusCommand: AddCommands = (program, environment) => {
 async function status(environment: Environment, options: JsonOption): Promise<void> {
   const config = readConfig(environment);
   const { facts, state } = await withStore(environment, async (store) => {
-    const vault = new Vault(await kekProviderOf(config.kek, () => undefined).load());
+    const vault = await loadRing(config, { warn: () => undefined });
     const opened = await unseal(vault, store, systemClock, 'cli');
     const installation = await store.readInstallation();
     const { keys, tokens } = await store.counts();

@@ -48,7 +48,8 @@ export interface ListenerOptions {
   readonly metrics: ServiceMetrics;
   /** The console of the API listener. */
   readonly console: { readonly version: string; readonly site: Site | undefined };
-  readonly publicKey: PublicJwk;
+  /** Undefined while the service is sealed. */
+  readonly publicKey: () => PublicJwk | undefined;
   /** Asked at each request. */
   readonly isSealed: () => boolean;
   /** Shared by both listeners, except their connections; separate for each when absent. */
@@ -89,6 +90,19 @@ export function createInternalListener(
   return createListener('internal', options, tls, onProblem);
 }
 
+/** Accepts tokens under the key that BunKMS signs with, from the moment that it is unsealed. */
+function bearerAuthOf(publicKey: ListenerOptions['publicKey'], clock: Clock): BearerAuth {
+  let known: { readonly key: PublicJwk; readonly pem: string } | undefined;
+  const find = async (kid: string) => {
+    const key = publicKey();
+    if (key === undefined || key.kid !== kid) return undefined;
+    if (known?.key !== key) known = { key, pem: pemOf(key) };
+    return known.pem;
+  };
+  const isCurrent = (kid: string) => kid === publicKey()?.kid;
+  return new BearerAuth({ audience: 'bunkms', clock, keys: { isCurrent, find } });
+}
+
 async function createListener(
   listener: 'api' | 'internal',
   options: ListenerOptions,
@@ -113,13 +127,7 @@ async function createListener(
   metrics.watchShares(poolsOf(shares));
   refuseWhileSealed(app, options.isSealed);
 
-  const pem = pemOf(publicKey);
-  const isCurrent = (kid: string) => kid === publicKey.kid;
-  const auth = new BearerAuth({
-    audience: 'bunkms',
-    clock,
-    keys: { isCurrent, find: async (kid) => (isCurrent(kid) ? pem : undefined) },
-  });
+  const auth = bearerAuthOf(publicKey, clock);
   await auth.register(app);
   const guards = createGuards(auth, services);
 
@@ -127,7 +135,7 @@ async function createListener(
     service: listener === 'api' ? 'bunkms' : 'bunkms-internal',
     readiness: options.readiness,
     drain: options.drain,
-    jwks: { keys: [publicKey] },
+    jwks: () => [publicKey()].filter((key) => key !== undefined),
   });
   const add = routesOf(app, services);
   registerKeyRoutes(add, guards);

@@ -1,11 +1,12 @@
 import { type Answering, answeringSchema } from '@bundoc/shared/contract/service-info';
-import { type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
+import { jwksSchema } from '@bundoc/shared/contract/tokens';
 import { registerHealthRoute } from '@bundoc/shared/http/service-routes';
 import { RETRY_AFTER } from '@bundoc/shared/openapi/answer-headers';
 import { describe, PUBLIC } from '@bundoc/shared/openapi/description';
 import type { Drain } from '@bundoc/shared/process/drain';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import type { PublicJwk } from '../records/installation.ts';
 import type { Readiness } from './readiness.ts';
 import { OPEN_WHILE_SEALED } from './sealed-hook.ts';
 
@@ -13,7 +14,7 @@ export interface PublicDeps {
   readonly service: Answering;
   readonly readiness: () => Promise<Readiness>;
   readonly drain: Drain;
-  readonly jwks: Jwks;
+  readonly jwks: () => readonly PublicJwk[];
 }
 
 const readinessSchema = z.object({
@@ -24,6 +25,16 @@ const readinessSchema = z.object({
     .array(z.string())
     .optional()
     .describe('Objects in the database, or records, for which BunKMS does not trust it'),
+  sealed: z
+    .object({ reason: z.string(), next_try_at: z.iso.datetime() })
+    .optional()
+    .describe('Why the KEK ring opens nothing, and when the service tries again'),
+  outside_keys_faults: z
+    .int()
+    .optional()
+    .describe(
+      'Faults of the file BUNKMS_OUTSIDE_KEYS_FILE, whose last good state is in use; its log names them',
+    ),
 });
 
 /**
@@ -81,6 +92,6 @@ export function registerPublicRoutes(
   });
   app.get('/.well-known/jwks.json', { config: published }, async (_request, reply) => {
     reply.header('cache-control', `public, max-age=${JWKS_MAX_AGE_S}`);
-    return jwks;
+    return { keys: jwks() };
   });
 }

@@ -9,14 +9,26 @@ export interface Readiness {
   readonly checks: { readonly unsealed: boolean; readonly store: boolean; readonly audit: boolean };
   /** Why the database is not trusted. */
   readonly faults?: readonly string[];
+  /** Why the KEK ring opens nothing, and when the service tries again. */
+  readonly sealed?: { readonly reason: string; readonly next_try_at: string };
+  /** Faults of the file of outside keys; absent without any. */
+  readonly outside_keys_faults?: number;
+}
+
+/** Why the ring opens nothing, in words for everybody, and when the service tries again. */
+export interface SealedState {
+  readonly reason: string;
+  readonly nextTryMs: number;
 }
 
 export interface ReadinessDeps {
-  /** Undefined when the KEK does not fit. */
-  readonly services: ServiceGate | undefined;
+  readonly services: ServiceGate;
   readonly isSealed: () => boolean;
+  /** Undefined while the ring is open. */
+  readonly sealed: () => SealedState | undefined;
   /** Why the database is not trusted. */
   readonly faults: () => readonly string[];
+  readonly outsideFaults: () => readonly string[];
   readonly clock: Clock;
 }
 
@@ -31,10 +43,19 @@ export function createReadiness(deps: ReadinessDeps): () => Promise<Readiness> {
   return cachedCheck(deps.clock, FRESH_MS, () => look(deps));
 }
 
-async function look({ services, isSealed, faults, clock }: ReadinessDeps): Promise<Readiness> {
-  if (services === undefined || isSealed()) {
+async function look(deps: ReadinessDeps): Promise<Readiness> {
+  const { services, isSealed, sealed, faults, outsideFaults, clock } = deps;
+  const ofFile = outsideFaults().length === 0 ? {} : { outside_keys_faults: outsideFaults().length };
+  if (isSealed()) {
     const checks = { unsealed: false, store: false, audit: false };
-    return { status: 'sealed', checks, ...(faults().length === 0 ? {} : { faults: faults() }) };
+    const { reason, nextTryMs = 0 } = sealed() ?? {};
+    return {
+      status: 'sealed',
+      checks,
+      ...(faults().length === 0 ? {} : { faults: faults() }),
+      ...(reason === undefined ? {} : { sealed: { reason, next_try_at: new Date(nextTryMs).toISOString() } }),
+      ...ofFile,
+    };
   }
   const { store, audit } = services();
   const works = (attempt: Promise<unknown>) =>
@@ -49,5 +70,5 @@ async function look({ services, isSealed, faults, clock }: ReadinessDeps): Promi
     !audit.failing ||
     (await works(audit.append(draftNow({ clock }, SYSTEM, 'audit.resumed', { severity: 'CRITICAL' }))));
   const checks = { unsealed: true, store: canStore, audit: canAudit };
-  return { status: canStore && canAudit ? 'ready' : 'unavailable', checks };
+  return { status: canStore && canAudit ? 'ready' : 'unavailable', checks, ...ofFile };
 }

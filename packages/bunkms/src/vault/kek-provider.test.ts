@@ -58,7 +58,7 @@ describe('a KEK ring', () => {
 
 it('a missing file is reported with its variable, its path and the command that makes one', async () => {
   const path = join(folder, 'none');
-  const provider = fileKekProvider(path, () => undefined);
+  const provider = fileKekProvider(path, { warn: () => undefined });
   await expect(provider.load()).rejects.toThrow(
     `BUNKMS_KEK_FILE: the file ${path} cannot be read (ENOENT); put the KEK of the installation there; only for a new one, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
   );
@@ -68,7 +68,7 @@ it('a file that others may read is accepted with a warning', async () => {
   const path = join(folder, 'kek');
   writeFileSync(path, `${one.toString('base64')}\n`, { mode: 0o600 });
   const warnings: string[] = [];
-  const provider = fileKekProvider(path, (message) => warnings.push(message));
+  const provider = fileKekProvider(path, { warn: (message) => warnings.push(message) });
   expect((await provider.load()).map((kek) => kek.export())).toEqual([one]);
   expect(warnings).toEqual([]);
   chmodSync(path, 0o640);

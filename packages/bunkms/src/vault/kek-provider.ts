@@ -4,9 +4,14 @@ import { takeKey } from '@bundoc/shared/crypto/aead';
 import { KEY_TEXT_BYTES, readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError, unreadable } from '@bundoc/shared/process/config';
-
-/** Maximum keys of a ring. A longer ring means that rotations were never finished. */
-const KEKS_MAX = 8;
+import {
+  askSlots,
+  type FindOutsideKey,
+  openThroughSlots,
+  type SlotState,
+  sealedRingOf,
+} from './open-ring.ts';
+import { isSealedRing, KEKS_MAX } from './sealed-ring.ts';
 
 /** The source of the key encryption keys. A port, so that an HSM or a cloud KMS could implement it. */
 export interface KekProvider {
@@ -17,9 +22,13 @@ export interface KekProvider {
    * order has no meaning.
    *
    * @throws ConfigError when there is no usable ring. The message names the source and the line, but never
-   *   quotes content.
+   *   quotes content. RingSealed when the ring is sealed and no outside key opens it now.
    */
   load(): Promise<readonly KeyObject[]>;
+  /**
+   * What the slots of a sealed ring answer now; none for a plain one. @throws when the file cannot be read.
+   */
+  askSlots(): Promise<readonly SlotState[]>;
 }
 
 /** The configured source of the ring. */
@@ -27,25 +36,24 @@ export type KekSource =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'inline'; readonly text: string };
 
-/** The provider for a source. Calls `warn` when others than the owner may read the file. */
-export function kekProviderOf(
-  source: KekSource,
-  warn: (message: string) => void,
-  remedy?: (path: string) => string,
-): KekProvider {
-  return source.kind === 'file' ? fileKekProvider(source.path, warn, remedy) : inlineKekProvider(source.text);
+/** What the ring in a file needs besides the file. */
+export interface RingPorts {
+  /** Called when others than the owner may read the file. */
+  readonly warn: (message: string) => void;
+  /** What to do when there is no file. */
+  readonly remedy?: ((path: string) => string) | undefined;
+  /** The outside keys, if a file names some. */
+  readonly findOutside?: FindOutsideKey | undefined;
 }
 
-/**
- * Reads the ring from a file. Calls `warn` when others than the owner may read it.
- *
- * @param remedy what to do when there is no file.
- */
-export function fileKekProvider(
-  path: string,
-  warn: (message: string) => void,
-  remedy: (path: string) => string = makeKek,
-): KekProvider {
+/** The provider for a source. */
+export function kekProviderOf(source: KekSource, ports: RingPorts): KekProvider {
+  return source.kind === 'file' ? fileKekProvider(source.path, ports) : inlineKekProvider(source.text);
+}
+
+/** Reads the ring from a file, plain or sealed. */
+export function fileKekProvider(path: string, ports: RingPorts): KekProvider {
+  const { warn, remedy = makeKek, findOutside = async () => undefined } = ports;
   return {
     stamp: () => stampOf(path),
     load: async () => {
@@ -57,7 +65,14 @@ export function fileKekProvider(
       } catch (error) {
         throw new ConfigError([`BUNKMS_KEK_FILE: ${unreadable(path, error, remedy)}`]);
       }
+      if (isSealedRing(bytes)) return (await openThroughSlots(bytes, findOutside)).keks;
       return takeKekRing('BUNKMS_KEK_FILE', bytes);
+    },
+    askSlots: async () => {
+      const bytes = readFileSync(path);
+      if (isSealedRing(bytes)) return await askSlots(sealedRingOf(bytes), findOutside);
+      bytes.fill(0);
+      return [];
     },
   };
 }
@@ -69,7 +84,11 @@ function makeKek(path: string): string {
 
 /** Reads the ring from the variable `BUNKMS_KEK`, which does not change while the process runs. */
 export function inlineKekProvider(text: string): KekProvider {
-  return { stamp: () => '', load: async () => parseKekRing('BUNKMS_KEK', text) };
+  return {
+    stamp: () => '',
+    load: async () => parseKekRing('BUNKMS_KEK', text),
+    askSlots: async () => [],
+  };
 }
 
 /** {@link takeKekRing} for a text. A string cannot be wiped, so a file is a better place for a KEK. */

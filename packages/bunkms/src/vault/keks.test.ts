@@ -39,6 +39,9 @@ class TestRing implements KekProvider {
     this.loads++;
     return parseKekRing('test', this.#text);
   }
+  async askSlots() {
+    return [];
+  }
 }
 
 describe('the KEKs of a process', () => {

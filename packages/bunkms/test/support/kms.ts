@@ -87,6 +87,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     dataDir,
     storage: PATIENT_SQLITE,
     kek: { kind: 'inline', text: kek },
+    outsideKeysFile: undefined,
     auditShip: undefined,
     backupTo: undefined,
     leaseTtlMs: 900_000,
@@ -124,7 +125,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
   const running = await startBunkms(
     { ...configOf(dataDir, kek), ...options.config },
     {
-      checkTlsEveryMs: 20,
+      checkFilesEveryMs: 20,
       // Tests cause refusals faster than clients may.
       http: { refusalDelayMs: 0 },
       ...(options.watchEveryMs === undefined ? {} : { watchEveryMs: options.watchEveryMs }),

@@ -1,5 +1,6 @@
 import { AppError } from '../contract/app-error.ts';
 import { PROBLEMS } from '../contract/problem.ts';
+import { printable } from './printable.ts';
 
 /** What the system's errors of a file mean, behind its path. */
 const FILE_FAULTS: Readonly<Record<string, string>> = {
@@ -13,6 +14,20 @@ const FILE_FAULTS: Readonly<Record<string, string>> = {
 /** An error as one line for a person; no stack. */
 export function formatError(error: unknown): string {
   return reasonsOf(error).join(': ').replace(/\s+/g, ' ');
+}
+
+/** Causes of an error that are named. */
+const CAUSES_MAX = 4;
+
+/** An error and its causes, as one line for a person. */
+export function formatCauses(error: unknown): string {
+  const causes = new Set<string>();
+  let one = error;
+  for (let depth = 0; one !== undefined && depth < CAUSES_MAX; depth++) {
+    causes.add(formatError(one));
+    one = one instanceof Error ? one.cause : undefined;
+  }
+  return printable([...causes].join(': '));
 }
 
 function reasonsOf(error: unknown): string[] {

@@ -33,6 +33,11 @@ const POSTGRES_FOLDERS = [
   '/opt/homebrew/opt/postgresql@*/bin',
   '/usr/local/opt/postgresql@*/bin',
 ];
+/** Folders of PKCS#11 modules: Debian, Fedora, Homebrew. */
+const MODULE_FOLDERS = [
+  ...['/usr/lib/softhsm', '/usr/lib/*/pkcs11', '/usr/lib64/pkcs11'],
+  ...['/opt/homebrew/lib/softhsm', '/usr/local/lib/softhsm'],
+];
 const POSTGRES_PROGRAMS = ['postgres', 'initdb', 'psql', 'pg_dump', 'pg_basebackup'];
 const POSTGRES_MAJOR_MIN = 15;
 const ANSWERS_WITHIN_MS = 10_000;
@@ -128,6 +133,14 @@ export const PROGRAMS = {
     elsewhere: 'Fedora: python3-httpx; elsewhere: pip install httpx',
     find: () => findPython('httpx'),
   },
+  moto: {
+    title: "Python with the packages 'moto' and 'flask_cors'",
+    tests: 'keys of AWS KMS',
+    variable: 'REQUIRE_MOTO',
+    debian: 'python3-moto python3-flask-cors',
+    elsewhere: "elsewhere: pip install 'moto[server]'",
+    find: () => findPython('moto.server', 'flask_cors'),
+  },
   vectors: {
     title: 'published test vectors',
     tests: 'Wycheproof and the JSON Schema Test Suite, in the folder WYCHEPROOF_DIR',
@@ -135,6 +148,22 @@ export const PROGRAMS = {
     debian: '',
     elsewhere: 'a folder with the testvectors_v1 of C2SP/wycheproof, and json-schema-2020-12 beside them',
     find: vectorsFolder,
+  },
+  softhsm: {
+    title: 'SoftHSM and a C++ compiler',
+    tests: 'outside keys in PKCS#11 tokens',
+    variable: 'REQUIRE_SOFTHSM',
+    debian: 'softhsm2 g++',
+    elsewhere: 'Fedora: softhsm gcc-c++; Homebrew: softhsm',
+    find: () => findModule('libsofthsm2.so'),
+  },
+  tpm: {
+    title: 'a simulated TPM with its PKCS#11 module, and a C++ compiler',
+    tests: 'an outside key in a TPM',
+    variable: 'REQUIRE_TPM',
+    debian: 'swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 g++',
+    elsewhere: 'Fedora: swtpm tpm2-pkcs11 gcc-c++',
+    find: () => (findProgram('swtpm') === undefined ? undefined : findModule('libtpm2_pkcs11.so')),
   },
   registry: {
     title: 'the npm registry',
@@ -207,6 +236,12 @@ export function howToGet(name: ProgramName): string {
   return `${title} (${debian === '' ? '' : `Debian: ${debian}; `}${elsewhere})`;
 }
 
+/** A PKCS#11 module in a usual folder, when the addon that loads it can be compiled. */
+function findModule(name: string): string | undefined {
+  if (findProgram('c++') === undefined || findProgram('cc') === undefined) return undefined;
+  return MODULE_FOLDERS.flatMap((folder) => globSync(`${folder}/${name}`))[0];
+}
+
 /** The first of these programs on `PATH` or in a usual folder. */
 export function findProgram(...names: readonly string[]): string | undefined {
   const folders = [...(process.env['PATH'] ?? '').split(delimiter).filter(Boolean), ...USUAL_FOLDERS];
@@ -258,12 +293,12 @@ function majorOf(postgres: string): number {
   return Number(/\) (\d+)/.exec(stdout ?? '')?.[1] ?? 0);
 }
 
-/** A Python that has a package. */
-function findPython(name: string): string | undefined {
+/** A Python that has all of these packages. */
+function findPython(...names: readonly string[]): string | undefined {
   // The Python of the system, too: its package is there, while PATH may name another Python.
   const candidates = [findProgram('python3'), whenRunnable('/usr/bin/python3')];
   return candidates.find(
-    (python) => python !== undefined && spawnSync(python, ['-c', `import ${name}`]).status === 0,
+    (python) => python !== undefined && spawnSync(python, ['-c', `import ${names.join(', ')}`]).status === 0,
   );
 }
 

@@ -1,0 +1,124 @@
+import { type AddCommands, command } from '@bundoc/shared/cli/command';
+import { print } from '@bundoc/shared/cli/print';
+import { Table } from '@bundoc/shared/cli/table';
+import { formatCauses } from '@bundoc/shared/logs/error-line';
+import { suggestFor } from '@bundoc/shared/logs/unknown-names';
+import type { Environment } from '@bundoc/shared/process/config';
+import { readConfig } from '../config.ts';
+import type { BoundedKey } from '../outside/bounded-key.ts';
+import { type OutsideEntries, type OutsideEntry, placeOfEntry, readEntries } from '../outside/entries.ts';
+import { openOutsideKey } from '../outside/open-key.ts';
+import { type OutsideFault, OutsideKeyError } from '../outside/port.ts';
+import type { FindOutsideKey } from '../vault/open-ring.ts';
+import { CliFailure, EXIT } from './errors.ts';
+
+/**
+ * The outside keys of one command, which opens each at its first use. They are closed at its end.
+ *
+ * @throws ConfigError from `find` for a faulty file.
+ */
+export function commandKeys(file: string | undefined): AsyncDisposable & { readonly find: FindOutsideKey } {
+  const opened = new Map<string, Promise<BoundedKey>>();
+  let entries: OutsideEntries | undefined;
+  return {
+    find: async (name) => {
+      entries ??= file === undefined ? new Map() : readEntries(file);
+      const entry = entries.get(name);
+      if (entry === undefined) return undefined;
+      const key = opened.get(name) ?? openOutsideKey(name, entry);
+      opened.set(name, key);
+      return await key;
+    },
+    [Symbol.asyncDispose]: async () => {
+      const keys = [...opened.values()];
+      opened.clear();
+      for (const key of keys) await (await key)[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** What `outside check` found of one key. */
+interface CheckedKey {
+  readonly name: string;
+  readonly kind: string;
+  readonly works: boolean;
+  /** Of a wrap and an unwrap together. */
+  readonly latency_ms?: number;
+  readonly fault?: OutsideFault;
+  readonly cause?: string;
+  readonly remedy?: string;
+}
+
+const REMEDIES: Readonly<Record<OutsideFault, string>> = {
+  denied: 'let this credential encrypt and decrypt with the key, and see that the key is enabled',
+  unavailable:
+    'correct the entry in BUNKMS_OUTSIDE_KEYS_FILE or its credential, or wait until the service is back',
+  damaged: 'the key answers with other bytes: see that nothing between rewrites answers',
+};
+
+/** `bunkms outside …`: the keys of other services and devices that `BUNKMS_OUTSIDE_KEYS_FILE` names. */
+export const addOutsideCommands: AddCommands = (program, environment) => {
+  const group = program
+    .command('outside')
+    .description('keys of other services and devices, named in BUNKMS_OUTSIDE_KEYS_FILE');
+  command(group, 'list', 'the entries of the file; asks no provider').action((options) => {
+    const keys = Array.from(entriesOf(environment), ([name, entry]) => ({
+      name,
+      kind: entry.kind,
+      place: placeOfEntry(entry),
+    }));
+    const table = new Table<(typeof keys)[number]>([
+      { head: 'NAME', cell: ({ name }) => name },
+      { head: 'KIND', cell: ({ kind }) => kind },
+      { head: 'KEY', cell: ({ place }) => place },
+    ]);
+    print(options, { keys }, () => (keys.length === 0 ? ['the file has no entry'] : table.lines(keys)));
+  });
+  command(group, 'check', 'wraps and unwraps random bytes with each key; exit code 1 when one fails')
+    .argument('[name...]', 'entries of the file; all when none is given')
+    .action(async (names, options) => {
+      const entries = chosenFrom(entriesOf(environment), names);
+      const keys = await Promise.all(Array.from(entries, ([name, entry]) => checkKey(name, entry)));
+      print(options, { keys }, () => keys.map(lineOf));
+      if (keys.some(({ works }) => !works)) throw new CliFailure('');
+    });
+};
+
+function entriesOf(environment: Environment): OutsideEntries {
+  const { outsideKeysFile } = readConfig(environment);
+  if (outsideKeysFile === undefined)
+    throw new CliFailure('BUNKMS_OUTSIDE_KEYS_FILE is not set: there are no outside keys', EXIT.usage);
+  return readEntries(outsideKeysFile);
+}
+
+function chosenFrom(entries: OutsideEntries, names: readonly string[]): OutsideEntries {
+  if (names.length === 0) return entries;
+  const chosen = new Map<string, OutsideEntry>();
+  for (const name of names) {
+    const entry = entries.get(name);
+    if (entry === undefined)
+      throw new CliFailure(`no entry has the name ${suggestFor(name, [...entries.keys()])}`, EXIT.notFound);
+    chosen.set(name, entry);
+  }
+  return chosen;
+}
+
+async function checkKey(name: string, entry: OutsideEntry): Promise<CheckedKey> {
+  const { kind } = entry;
+  try {
+    await using key = await openOutsideKey(name, entry);
+    // The first call also connects.
+    await key.check();
+    const begunMs = performance.now();
+    await key.check();
+    return { name, kind, works: true, latency_ms: Math.round(performance.now() - begunMs) };
+  } catch (error) {
+    const fault = error instanceof OutsideKeyError ? error.fault : 'unavailable';
+    return { name, kind, works: false, fault, cause: formatCauses(error), remedy: REMEDIES[fault] };
+  }
+}
+
+function lineOf({ name, works, latency_ms, fault, cause, remedy }: CheckedKey): string {
+  if (works) return `${name}: works; a wrap and an unwrap take ${latency_ms} ms`;
+  return `${name}: ${fault}: ${cause}; ${remedy}`;
+}

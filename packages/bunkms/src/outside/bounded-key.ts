@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { Pool } from '@bundoc/shared/admission/pool';
+import { AppError } from '@bundoc/shared/contract/app-error';
+import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
+import {
+  BLOB_BYTES_MAX,
+  CALL_MS,
+  type OutsideKey,
+  OutsideKeyError,
+  type OutsideProvider,
+  SECRET_BYTES,
+} from './port.ts';
+
+/** Calls of one key at the same time, and those that wait for them. Others are refused at once. */
+const CALLS_MAX = 8;
+const WAITING_MAX = 64;
+/** All calls of one key have one account. */
+const OF_KEY = { subject: '', project: '' };
+
+/**
+ * Bounds the calls of one key in number and time, so that a slow key delays no other. It holds its provider
+ * to the sizes of the port, and believes a refusal only while our own credential works.
+ */
+export class BoundedKey implements OutsideKey, AsyncDisposable {
+  readonly name: string;
+  readonly kind: string;
+  readonly identity: string;
+  readonly #provider: OutsideProvider;
+  readonly #calls: Pool;
+
+  constructor(name: string, kind: string, provider: OutsideProvider, clock: Clock = systemClock) {
+    this.name = name;
+    this.kind = kind;
+    this.identity = createHash('sha256').update(`${kind}\0${provider.realName}`).digest('hex');
+    this.#provider = provider;
+    const sizes = { capacity: CALLS_MAX, waitingMax: WAITING_MAX, waitMs: CALL_MS };
+    this.#calls = new Pool({ name: 'calls of an outside key', ...sizes, clock });
+  }
+
+  async wrap(secret: Uint8Array): Promise<Buffer> {
+    assert(isSecret(secret), 'an outside key wraps 32 to 64 bytes');
+    const blob = await this.#call((signal) => this.#provider.wrap(secret, signal));
+    if (blob.length > 0 && blob.length <= BLOB_BYTES_MAX) return blob;
+    const most = `at most ${BLOB_BYTES_MAX} are stored`;
+    throw new OutsideKeyError('unavailable', `the wrapped secret has ${blob.length} bytes; ${most}`);
+  }
+
+  async unwrap(blob: Uint8Array): Promise<Buffer> {
+    const secret = await this.#call((signal) => this.#provider.unwrap(blob, signal));
+    if (isSecret(secret)) return secret;
+    secret.fill(0);
+    throw new OutsideKeyError('damaged', 'what it unwraps is no secret of BunKMS');
+  }
+
+  async check(): Promise<void> {
+    const secret = randomBytes(SECRET_BYTES.min);
+    const unwrapped = await this.unwrap(await this.wrap(secret));
+    const isSame = unwrapped.length === secret.length && timingSafeEqual(unwrapped, secret);
+    unwrapped.fill(0);
+    if (!isSame) throw new OutsideKeyError('damaged', 'it unwraps other bytes than it has wrapped');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#provider[Symbol.asyncDispose]();
+  }
+
+  /** Runs one call; its deadline covers the wait. A result that comes later is wiped. */
+  async #call(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
+    const signal = AbortSignal.timeout(CALL_MS);
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const giveUp = () => reject(signal.reason);
+    signal.addEventListener('abort', giveUp, { once: true });
+    const work = this.#run(call, signal);
+    try {
+      return await Promise.race([work, late]);
+    } catch (error) {
+      if (error instanceof OutsideKeyError) throw error;
+      work.then((result) => result.fill(0)).catch(() => undefined);
+      if (error instanceof AppError)
+        throw new OutsideKeyError('unavailable', 'too many calls wait for it', { cause: error });
+      const why = signal.aborted ? `no answer within ${CALL_MS / 1_000} s` : 'the call failed';
+      throw new OutsideKeyError('unavailable', why, { cause: error });
+    } finally {
+      signal.removeEventListener('abort', giveUp);
+    }
+  }
+
+  async #run(call: (signal: AbortSignal) => Promise<Buffer>, signal: AbortSignal): Promise<Buffer> {
+    using _place = await this.#calls.take(OF_KEY, 1, signal);
+    try {
+      return await call(signal);
+    } catch (error) {
+      // Many services refuse an expired credential of ours as they refuse the use of a key.
+      if (error instanceof OutsideKeyError && error.fault === 'denied')
+        await this.#provider.checkCredential(signal);
+      throw error;
+    }
+  }
+}
+
+function isSecret({ length }: Uint8Array): boolean {
+  return length >= SECRET_BYTES.min && length <= SECRET_BYTES.max;
+}

@@ -1,0 +1,87 @@
+import { base64Schema } from '@bundoc/shared/contract/base64';
+import { z } from 'zod';
+import { HttpCalls, quoted } from './http-calls.ts';
+import { BLOB_BYTES_MAX, OutsideKeyError, type OutsideProvider, SECRET_BYTES } from './port.ts';
+
+export interface BunkmsKeyOptions {
+  /** Of the API listener of another BunKMS. */
+  readonly url: string;
+  /** The name of a key there. */
+  readonly key: string;
+  /** A token with `kms:encrypt` and `kms:decrypt` for that key. */
+  readonly tokenFile: string;
+  readonly caFile?: string | undefined;
+}
+
+const encryptedSchema = z.object({ ciphertext_b64: base64Schema(BLOB_BYTES_MAX) });
+const decryptedSchema = z.object({ plaintext_b64: base64Schema(SECRET_BYTES.max) });
+const refusalSchema = z.object({ code: z.string(), detail: z.string().optional() });
+
+/** Refusals of a key whose holder does not let it be used any more, or has destroyed it. */
+const DENIED: ReadonlySet<string> = new Set([
+  ...['forbidden', 'key_not_found', 'key_disabled', 'key_pending_deletion', 'key_destroyed'],
+  'key_version_destroyed',
+]);
+
+/** A key of another BunKMS, by `/v1/encrypt` and `/v1/decrypt`. */
+export class BunkmsKey implements OutsideProvider {
+  readonly realName: string;
+  readonly #key: string;
+  readonly #calls: HttpCalls;
+
+  constructor({ key, ...options }: BunkmsKeyOptions) {
+    this.realName = key;
+    this.#key = encodeURIComponent(key);
+    this.#calls = new HttpCalls(options);
+  }
+
+  async wrap(secret: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+    const sent = { plaintext_b64: Buffer.from(secret).toString('base64') };
+    const { ciphertext_b64: text } = await this.#ask('encrypt', sent, encryptedSchema, signal);
+    return Buffer.from(text, 'base64');
+  }
+
+  async unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+    const sent = { ciphertext_b64: Buffer.from(blob).toString('base64') };
+    const { plaintext_b64: text } = await this.#ask('decrypt', sent, decryptedSchema, signal);
+    return Buffer.from(text, 'base64');
+  }
+
+  /** Any answer but 401 needs a token that works. */
+  async checkCredential(signal: AbortSignal): Promise<void> {
+    const { status } = await this.#calls.call('GET', `/v1/keys/${this.#key}`, bearer, undefined, signal);
+    if (status === 401 || status >= 500)
+      throw new OutsideKeyError('unavailable', `our token does not work there (${status})`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#calls[Symbol.asyncDispose]();
+  }
+
+  async #ask<S extends z.ZodType>(
+    operation: 'encrypt' | 'decrypt',
+    sent: unknown,
+    schema: S,
+    signal: AbortSignal,
+  ): Promise<z.infer<S>> {
+    const { status, body } = await this.#calls.call(
+      'POST',
+      `/v1/${operation}/${this.#key}`,
+      bearer,
+      sent,
+      signal,
+    );
+    const answer = status === 200 ? schema.safeParse(body) : undefined;
+    if (answer?.success === true) return answer.data;
+    const refusal = refusalSchema.safeParse(body).data;
+    const code = refusal?.code ?? '';
+    const message = `BunKMS answered ${status} ${quoted(refusal?.code)}`;
+    if (DENIED.has(code)) throw new OutsideKeyError('denied', message);
+    if (code === 'decryption_failed') throw new OutsideKeyError('damaged', message);
+    throw new OutsideKeyError('unavailable', message);
+  }
+}
+
+function bearer(token: string) {
+  return { authorization: `Bearer ${token}` };
+}

@@ -1,0 +1,137 @@
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { keyNameSchema } from '@bundoc/shared/contract/keys';
+import { parseJsonObject } from '@bundoc/shared/json/parse';
+import { formatError } from '@bundoc/shared/logs/error-line';
+import { WORDS } from '@bundoc/shared/logs/fault-words';
+import { ConfigError, unreadable } from '@bundoc/shared/process/config';
+import { z } from 'zod';
+
+const FILE_BYTES_MAX = 1_048_576;
+const ENTRIES_MAX = 1_000;
+const TEXT_MAX = 1_024;
+
+const text = z.string().min(1).max(TEXT_MAX);
+const LOOPBACK = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
+const url = z
+  .url({ protocol: /^https?$/ })
+  .max(TEXT_MAX)
+  .refine((value) => {
+    const { protocol, hostname } = new URL(value);
+    return protocol === 'https:' || LOOPBACK.test(hostname);
+  }, 'must be https, or name this machine: keys are sent there')
+  .refine((value) => {
+    const { username, password, search, hash } = new URL(value);
+    return username + password + search + hash === '';
+  }, 'must have no credential, query or fragment');
+/** Names and paths of OpenBao: no segment of them may lead elsewhere. */
+const path = text.regex(
+  /^[\w-][\w.-]*(?:\/[\w-][\w.-]*)*$/,
+  'must be a path such as "transit" or "team/transit"',
+);
+
+const bao = z.strictObject({
+  kind: z.literal('transit'),
+  url,
+  namespace: path.optional(),
+  mount: path.default('transit'),
+  key: path,
+  token_file: text,
+  ca_file: text.optional(),
+});
+const bunkms = z.strictObject({
+  kind: z.literal('bunkms'),
+  url,
+  key: keyNameSchema,
+  token_file: text,
+  ca_file: text.optional(),
+});
+const awsKms = z.strictObject({
+  kind: z.literal('aws-kms'),
+  key_arn: text.regex(
+    /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
+    'must be the ARN of a key, which an alias is not: "arn:aws:kms:<region>:<account>:key/<id>"',
+  ),
+  region: text.regex(/^[a-z0-9-]+$/, 'must be a region such as "eu-central-1"').optional(),
+  endpoint: url.optional(),
+  ca_file: text.optional(),
+  credentials_file: text.optional(),
+  profile: text.optional(),
+});
+const pkcs11 = z.strictObject({
+  kind: z.literal('pkcs11'),
+  module: text,
+  token: text,
+  serial: text.optional(),
+  key: text,
+  pin_file: text,
+  oaep_hash: z.enum(['sha256', 'sha1']).default('sha256'),
+});
+
+export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, awsKms, pkcs11]);
+/** How one outside key is reached. Paths are absolute. */
+export type OutsideEntry = z.infer<typeof entrySchema>;
+
+const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, {
+  error: 'a name has lower-case letters, digits and hyphens, at most 63',
+});
+const fileSchema = z.strictObject({
+  keys: z
+    .record(nameSchema, entrySchema)
+    .refine((keys) => Object.keys(keys).length <= ENTRIES_MAX, `may have at most ${ENTRIES_MAX} entries`),
+});
+
+/** What an entry names, for people: `https://bao:8200 transit/bunkms`. */
+export function placeOfEntry(entry: OutsideEntry): string {
+  if (entry.kind === 'aws-kms') return entry.key_arn;
+  if (entry.kind === 'pkcs11') return `token ${entry.token} ${entry.key}`;
+  const { origin } = new URL(entry.url);
+  if (entry.kind === 'bunkms') return `${origin} ${entry.key}`;
+  return `${origin} ${[entry.namespace, entry.mount, entry.key].filter(Boolean).join('/')}`;
+}
+
+/** Entries by name. */
+export type OutsideEntries = ReadonlyMap<string, OutsideEntry>;
+
+/**
+ * Reads `BUNKMS_OUTSIDE_KEYS_FILE`. Paths in it count from its folder.
+ *
+ * @throws ConfigError with every fault. It quotes no values.
+ */
+export function readEntries(file: string): OutsideEntries {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(file);
+  } catch (error) {
+    throw faulty(unreadable(file, error));
+  }
+  if (bytes.length > FILE_BYTES_MAX) throw faulty(`the file is longer than ${FILE_BYTES_MAX} bytes`);
+  let value: unknown;
+  try {
+    ({ value } = parseJsonObject(bytes));
+  } catch (error) {
+    throw faulty(formatError(error));
+  }
+  const result = fileSchema.safeParse(value, WORDS);
+  if (!result.success)
+    throw faulty(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+  const folder = dirname(file);
+  return new Map(Object.entries(result.data.keys).map(([name, entry]) => [name, absolute(entry, folder)]));
+}
+
+/** Members that name a file end in `_file`, but for the module of a token. */
+function absolute(entry: OutsideEntry, folder: string): OutsideEntry {
+  const members: [string, string | undefined][] = Object.entries(entry);
+  const changed = members.map(([name, value]) =>
+    isPath(name) && value !== undefined ? [name, resolve(folder, value)] : [name, value],
+  );
+  return Object.fromEntries(changed) as OutsideEntry;
+}
+
+function isPath(member: string): boolean {
+  return member.endsWith('_file') || member === 'module';
+}
+
+function faulty(...faults: string[]): ConfigError {
+  return new ConfigError(faults.map((fault) => `BUNKMS_OUTSIDE_KEYS_FILE: ${fault}`));
+}

@@ -1,0 +1,89 @@
+import { readFileSync } from 'node:fs';
+import { stampOf } from '@bundoc/shared/files/file-stamp';
+import { parseJson } from '@bundoc/shared/json/parse-json';
+import { printable } from '@bundoc/shared/logs/printable';
+import { request } from 'undici';
+import { HttpAgent, readOwn } from './http-agent.ts';
+import { OutsideKeyError } from './port.ts';
+
+/** Characters of another service's message that ours quotes. */
+const QUOTED_MAX = 200;
+
+export interface HttpCallsOptions {
+  /** Paths are below it. */
+  readonly url: string;
+  /** PEM of the authorities of its certificate; the system's when absent. Read again when it changes. */
+  readonly caFile?: string | undefined;
+  /** A credential. Read again when it changes. */
+  readonly tokenFile: string;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  /** The JSON of the body; undefined for any other body. */
+  readonly body: unknown;
+}
+
+/**
+ * Calls of a service that holds a key: JSON over HTTP. It follows no redirect, reads at most 16 KiB, and
+ * verifies certificates whatever the environment says.
+ */
+export class HttpCalls implements AsyncDisposable {
+  readonly #options: HttpCallsOptions;
+  readonly #agent: HttpAgent;
+  #token: { readonly stamp: string; readonly text: string } | undefined;
+
+  constructor(options: HttpCallsOptions) {
+    this.#options = options;
+    this.#agent = new HttpAgent(options.caFile);
+  }
+
+  /**
+   * @param headers the headers with the credential.
+   * @throws OutsideKeyError `unavailable` without an answer, and for an unreadable file of ours.
+   */
+  async call(
+    method: 'GET' | 'POST',
+    path: string,
+    headers: (token: string) => Readonly<Record<string, string>>,
+    sent: unknown,
+    signal: AbortSignal,
+  ): Promise<HttpAnswer> {
+    const token = this.#readToken();
+    const dispatcher = this.#agent.current();
+    const url = this.#options.url.replace(/\/+$/, '') + path;
+    try {
+      const { statusCode: status, body } = await request(url, {
+        dispatcher,
+        method,
+        signal,
+        headers: { ...headers(token), ...(sent !== undefined && { 'content-type': 'application/json' }) },
+        body: sent === undefined ? null : JSON.stringify(sent),
+      });
+      return { status, body: parseJson(await body.text()) };
+    } catch (error) {
+      throw new OutsideKeyError('unavailable', `no answer of ${new URL(url).origin}`, { cause: error });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#agent[Symbol.asyncDispose]();
+  }
+
+  #readToken(): string {
+    const { tokenFile } = this.#options;
+    const stamp = stampOf(tokenFile);
+    if (this.#token?.stamp === stamp) return this.#token.text;
+    const text = readOwn('token_file', () => readFileSync(tokenFile, 'utf8').trim());
+    // Else it would be an invalid header, whose error quotes it.
+    if (!/^[\x21-\x7e]{1,8192}$/.test(text))
+      throw new OutsideKeyError('unavailable', `token_file: ${tokenFile} holds no token`);
+    this.#token = { stamp, text };
+    return text;
+  }
+}
+
+/** A short message of another service, for an error of ours. */
+export function quoted(text: unknown): string {
+  return typeof text === 'string' ? printable(text.slice(0, QUOTED_MAX)) : 'it says no reason';
+}

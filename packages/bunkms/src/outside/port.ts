@@ -1,0 +1,62 @@
+/** Bytes that an outside key wraps: a share of 32 bytes, or a key with its check value. */
+export const SECRET_BYTES = { min: 32, max: 64 } as const;
+/** The longest wrapped secret, bytes: that of an RSA key of 3,072 bits. */
+export const BLOB_BYTES_MAX = 384;
+/** How long a call may take, milliseconds, with its wait for others. A caller of BunKMS waits for it. */
+export const CALL_MS = 1_500;
+
+/**
+ * Why a call failed.
+ *
+ * - `denied`: the holder of the key refuses its use, and our own credential works. A holder takes a key back
+ * so.
+ * - `unavailable`: no answer, or none that says whether the key may be used. Another time it may work.
+ * - `damaged`: the key works and does not open these bytes.
+ */
+export type OutsideFault = 'denied' | 'unavailable' | 'damaged';
+
+/**
+ * A call of an outside key that failed. Its message holds no secret, and at most 200 characters of an answer.
+ */
+export class OutsideKeyError extends Error {
+  override readonly name = 'OutsideKeyError';
+  readonly fault: OutsideFault;
+
+  constructor(fault: OutsideFault, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.fault = fault;
+  }
+}
+
+/**
+ * One key of another service or device, as its provider offers it. Calls may overlap. Each ends soon after
+ * its signal, and is not repeated.
+ */
+export interface OutsideProvider extends AsyncDisposable {
+  /** What names the key at the provider, whatever the operator calls it. */
+  readonly realName: string;
+  /** @returns the wrapped secret. @throws OutsideKeyError. */
+  wrap(secret: Uint8Array, signal: AbortSignal): Promise<Buffer>;
+  /** @returns the secret, which the caller wipes. @throws OutsideKeyError. */
+  unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer>;
+  /** Resolves when our own credential works. @throws OutsideKeyError `unavailable`. */
+  checkCredential(signal: AbortSignal): Promise<void>;
+}
+
+/** A key outside of BunKMS: of a customer, an HSM, a cloud or another key service. */
+export interface OutsideKey {
+  /** As the operator calls it. */
+  readonly name: string;
+  readonly kind: string;
+  /** SHA-256 of kind and real name, in hex: the same name for another key is noticed. */
+  readonly identity: string;
+  /**
+   * Wraps a secret of 32 to 64 bytes. @returns at most {@link BLOB_BYTES_MAX} bytes. @throws OutsideKeyError
+   * within {@link CALL_MS}.
+   */
+  wrap(secret: Uint8Array): Promise<Buffer>;
+  /** @returns the secret, which the caller wipes. @throws OutsideKeyError within {@link CALL_MS}. */
+  unwrap(blob: Uint8Array): Promise<Buffer>;
+  /** Wraps and unwraps a random secret. @throws OutsideKeyError within twice {@link CALL_MS}. */
+  check(): Promise<void>;
+}

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { runNode } from '@bundoc/shared/testing/node-process';
+import { findProgram, pathOf } from '@bundoc/shared/testing/programs';
+import { expect } from 'vitest';
+import type { Pkcs11KeyOptions } from '../../../src/outside/pkcs11-key.ts';
+import type { AdminOrder } from './orders.ts';
+
+const ADMIN = fileURLToPath(new URL('./admin.ts', import.meta.url));
+const require = createRequire(import.meta.url);
+const PACKAGE = dirname(require.resolve('pkcs11js/package.json'));
+
+/** A PIN that occurs nowhere else. */
+export const PIN = 'pin-3f9a61c07d';
+
+/**
+ * Compiles the addon of pkcs11js where the package is, once for all runs. The install of the workspace does
+ * not build it.
+ */
+export function buildPkcs11js(): void {
+  const addon = join(PACKAGE, 'build', 'Release', 'pkcs11.node');
+  if (existsSync(addon)) return;
+  mkdirSync(dirname(addon), { recursive: true });
+  const headers = join(dirname(require.resolve('node-api-headers/package.json')), 'include');
+  const sources = ['dl', 'common', 'main'].map((name) => join(PACKAGE, 'src', `${name}.cpp`));
+  const mac = process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : [];
+  compile('c++', addon, ['-std=c++17', '-DNODE_GYP_MODULE_NAME=pkcs11', `-I${headers}`, ...mac, ...sources]);
+}
+
+/** Compiles the module with faults. @returns its path. */
+export function buildFaultyModule(folder: string): string {
+  const module = join(folder, 'faulty.so');
+  compile('cc', module, [join(import.meta.dirname, 'faulty-module.c'), '-ldl']);
+  return module;
+}
+
+/** Other files of tests may compile the same. */
+function compile(compiler: string, to: string, args: readonly string[]): void {
+  const made = `${to}.${process.pid}`;
+  const include = `-I${join(PACKAGE, 'includes')}`;
+  const { status, stderr } = spawnSync(compiler, ['-O1', '-shared', '-fPIC', include, ...args, '-o', made]);
+  assert.equal(status, 0, `${compiler}: ${stderr}`);
+  renameSync(made, to);
+}
+
+/** A token of a test, with its PIN in a file. */
+export class TestToken implements AsyncDisposable {
+  readonly folder: string;
+  readonly label = 'held';
+  readonly pinFile: string;
+  readonly module: string;
+  /** Configures the module. */
+  readonly environment: Record<string, string>;
+  serial = '';
+  readonly #stop: () => Promise<void>;
+
+  private constructor(
+    folder: string,
+    module: string,
+    environment: Record<string, string>,
+    stop: () => Promise<void>,
+  ) {
+    this.folder = folder;
+    this.module = module;
+    this.environment = { PATH: process.env['PATH'] ?? '', ...environment };
+    this.pinFile = join(folder, 'pin');
+    this.#stop = stop;
+    writeFileSync(this.pinFile, `${PIN}\n`);
+  }
+
+  /** By SoftHSM. */
+  static async soft(...orders: readonly AdminOrder[]): Promise<TestToken> {
+    const module = pathOf('softhsm');
+    assert(module !== undefined);
+    const folder = mkdtempSync(join(tmpdir(), 'bunkms-softhsm-'));
+    const tokens = join(folder, 'tokens');
+    mkdirSync(tokens);
+    const SOFTHSM2_CONF = join(folder, 'softhsm2.conf');
+    writeFileSync(SOFTHSM2_CONF, `directories.tokendir = ${tokens}\nobjectstore.backend = file\n`);
+    return await TestToken.#made(
+      new TestToken(folder, module, { SOFTHSM2_CONF }, async () => undefined),
+      orders,
+    );
+  }
+
+  /** A simulated TPM. */
+  static async tpm(...orders: readonly AdminOrder[]): Promise<TestToken> {
+    const module = pathOf('tpm');
+    assert(module !== undefined);
+    const folder = mkdtempSync(join(tmpdir(), 'bunkms-tpm-'));
+    const [socket, state, store] = ['socket', 'state', 'store'].map((name) => join(folder, name));
+    assert(socket !== undefined && state !== undefined && store !== undefined);
+    for (const one of [state, store]) mkdirSync(one);
+    const places = [`dir=${state}`, '--server', `type=unixio,path=${socket}`];
+    const control = ['--ctrl', `type=unixio,path=${socket}.ctrl`, '--flags', 'startup-clear'];
+    const swtpm = spawn(
+      findProgram('swtpm') ?? '',
+      ['socket', '--tpm2', '--tpmstate', ...places, ...control],
+      {
+        stdio: 'ignore',
+      },
+    );
+    const exited = once(swtpm, 'exit');
+    await expect.poll(() => existsSync(socket) && existsSync(`${socket}.ctrl`)).toBe(true);
+    const environment = { TPM2_PKCS11_STORE: store, TPM2_PKCS11_TCTI: `swtpm:path=${socket}` };
+    const stop = async () => {
+      swtpm.kill('SIGKILL');
+      await exited;
+    };
+    return await TestToken.#made(new TestToken(folder, module, environment, stop), orders);
+  }
+
+  static async #made(token: TestToken, orders: readonly AdminOrder[]): Promise<TestToken> {
+    try {
+      const [serial] = await token.admin({ order: 'init' }, ...orders);
+      token.serial = String(serial);
+    } catch (error) {
+      await token[Symbol.asyncDispose]();
+      throw error;
+    }
+    return token;
+  }
+
+  /** Does what the owner of the token does. */
+  async admin(...orders: readonly AdminOrder[]): Promise<unknown[]> {
+    const sent = { module: this.module, token: this.label, pin: PIN, orders };
+    const { code, stdout, stderr } = await runNode([ADMIN, JSON.stringify(sent)], this.environment);
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout) as unknown[];
+  }
+
+  /** Options of a provider for one of its keys. */
+  options(key: string, changes: Partial<Pkcs11KeyOptions> = {}): Pkcs11KeyOptions {
+    const { module, label: token, serial, pinFile, environment } = this;
+    return { module, token, serial, key, pinFile, oaepHash: 'sha256', environment, ...changes };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
