@@ -96,7 +96,7 @@ function checkSlots(checkup: Checkup, { kek }: BunkmsConfig): void {
     checkup.warn(
       'seal',
       `${found} alone: without that key, everything is lost`,
-      'keep the KEKs in a safe, or add a slot by "bunkms seal add <name>"',
+      'keep the KEKs in safes by "bunkms kek split", or add a slot by "bunkms seal add <name>"',
     );
 }
 

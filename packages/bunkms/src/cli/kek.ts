@@ -46,7 +46,7 @@ function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promis
   });
 }
 
-/** `bunkms kek …`: the key encryption keys and their rotation. No command accepts or shows a KEK. */
+/** `bunkms kek …`: the key encryption keys, their rotation and their shares. No command shows a KEK. */
 export const addKekCommands: AddCommands = (program, environment) => {
   const group = program.command('kek').description('key encryption keys; named by their ids');
   const kekId = parserOf(kekIdSchema);
