@@ -10,7 +10,7 @@ const NAME_BYTES = 9;
 /** Characters of the checksum of a line. */
 const CHECKSUM_CHARS = 4;
 const CHECKSUM_BITS = 5 * CHECKSUM_CHARS;
-/** RFC 4648, section 6: no digit looks like one of its letters. */
+/** RFC 4648, section 6: without 0, 1, 8 and 9, which look like letters. */
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 
 /** The text of a share, which a person can type. @param remarks for people; nothing reads them. */
