@@ -50,6 +50,7 @@ const API = [
   'client',
   'client-tour',
   'collections',
+  'customer-keys',
   'cut-chain',
   'deletion-shares',
   'events',

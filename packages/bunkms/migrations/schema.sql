@@ -35,7 +35,8 @@ CREATE TABLE keys (
   offered_to text,
   move text,
   offer_generation text,
-  intended_at text
+  intended_at text,
+  outside text
 );
 ALTER TABLE keys ALTER COLUMN version_digests SET STORAGE EXTERNAL;
 CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;

@@ -18,6 +18,7 @@ import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-n
 import { createMetrics, type Metrics } from './metrics.ts';
 import { OF_NEW_STORE, openStore, placeOf } from './open-store.ts';
 import { OutsideKeys } from './outside/outside-keys.ts';
+import { NO_OUTSIDE_KEYS } from './outside/port.ts';
 import { SYSTEM } from './records/caller.ts';
 import { draftNow } from './records/draft-now.ts';
 import type { KmsStore } from './store/port.ts';
@@ -116,6 +117,7 @@ export async function startBunkms(
           audit,
           recorders,
           exports,
+          outside: outside ?? NO_OUTSIDE_KEYS,
         });
         await startUpkeep(services, { ...ports, vault, sealed, backups, watchEveryMs }, session);
         session.use(new SlotWatch({ ...ports, provider, times: slotTimes, ...withdrawal }));

@@ -20,6 +20,7 @@ import { KeyRewrap } from './kek/rewrap-keys.ts';
 import type { KeyDeps } from './keys/stored-key.ts';
 import { KeySweep } from './keys/sweep-keys.ts';
 import type { Metrics } from './metrics.ts';
+import type { OutsideKeyPort } from './outside/port.ts';
 import { SYSTEM } from './records/caller.ts';
 import { BackupFolder, installationOf } from './recovery/backup-folder.ts';
 import { ScheduledBackups } from './recovery/scheduled-backups.ts';
@@ -59,6 +60,7 @@ export interface ServiceDeps {
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly trust: StoreTrust;
+  readonly outside: OutsideKeyPort;
 }
 
 /** The services of an unsealed BunKMS. */
@@ -72,7 +74,7 @@ export function createServices({
   trust,
   ...deps
 }: ServiceDeps): Services {
-  const { vault, store, audit, clock, logger, metrics } = deps;
+  const { vault, store, audit, clock, logger, metrics, outside } = deps;
   const { chainKey, signingKey, publicKey } = state;
   const keks = new Keks({
     vault,
@@ -85,7 +87,7 @@ export function createServices({
     state: state.keks,
     caller: SYSTEM,
   });
-  const keys: KeyDeps = { store, vault, keks, chainKey, audit, clock, logger };
+  const keys: KeyDeps = { store, vault, keks, chainKey, audit, clock, logger, outside };
   const { uses, crypto: failures } = recorders;
   const kek: KekDeps = { ...keys, keks, store };
   const service = randomUUID();

@@ -19,7 +19,7 @@ it('a store of another schema prevents the start, says what to do, and is not ch
   await expect(startKms({ dataDir })).rejects.toMatchObject({
     code: 'storage_unavailable',
     cause: {
-      message: expect.stringMatching(/^the store has schema 9, and this release needs 10: .*bundoc export/),
+      message: expect.stringMatching(/^the store has schema 9, and this release needs 11: .*bundoc export/),
     },
   });
   expect(withDatabase(dataDir, (database) => database.prepare('PRAGMA user_version').get())).toEqual({
@@ -42,7 +42,7 @@ interface GoldenStore {
   }[];
 }
 
-describe('a store of schema 10', () => {
+describe('a store of schema 11', () => {
   const file = golden('store') as GoldenStore;
   let dataDir: string;
   // At a time when no key is due.
@@ -58,7 +58,7 @@ describe('a store of schema 10', () => {
   it('has the present schema and is intact', async () => {
     await (await open())[Symbol.asyncDispose]();
     expect(readDatabase((database) => database.prepare('PRAGMA user_version').get())).toEqual({
-      user_version: 10,
+      user_version: 11,
     });
     expect(readDatabase((database) => database.prepare('PRAGMA integrity_check').get())).toEqual({
       integrity_check: 'ok',

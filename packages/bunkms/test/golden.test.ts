@@ -24,6 +24,7 @@ import {
 import { combineShares, readShare } from '../src/recovery/kek-shares.ts';
 import { writeShareText } from '../src/recovery/share-text.ts';
 import { ringText } from '../src/vault/kek-provider.ts';
+import { decodeOutsideDek, openUnderShare } from '../src/vault/outside-dek.ts';
 import { openSealedRing, parseSealedRing } from '../src/vault/sealed-ring.ts';
 import { Vault } from '../src/vault/vault.ts';
 import { joined } from './support/gf256.ts';
@@ -40,6 +41,34 @@ describe('docs/formats/wrapped-key.md', () => {
     expect(vault.unwrapSecret(hex(file.secret.wrapped), file.secret.name).toString('hex')).toBe(
       file.secret.plaintext,
     );
+    const { outside } = file;
+    const own = decodeOutsideDek(vault.unwrapDek(hex(outside.wrapped), outside));
+    if (own === undefined) throw new Error('it is of format 2');
+    expect([own.outside, Buffer.from(own.blob).toString('hex')]).toEqual([outside.outside, outside.blob]);
+    expect(openUnderShare(hex(outside.share), own, outside).toString('hex')).toBe(outside.plaintext);
+  });
+
+  it('suffices to unwrap a key under an outside key without this code', () => {
+    const { keyId, name, version, outside, share, blob, plaintext, wrapped: text } = file.outside;
+    const opened = (key: Buffer, sealed: Buffer, aad: string) => {
+      const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, 12), { authTagLength: 16 });
+      decipher.setAAD(Buffer.from(aad));
+      decipher.setAuthTag(sealed.subarray(-16));
+      return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]);
+    };
+    const wrapped = hex(text);
+    expect(wrapped[0]).toBe(2);
+    const kekId = wrapped.toString('hex', 1, 9);
+    const identity = [keyId, name, version].join('\0');
+    const own = opened(hex(file.kek), wrapped.subarray(9), `bunkms/dek/v2\0${2}\0${kekId}\0${identity}`);
+    const nameEnd = 1 + (own[0] ?? 0);
+    const blobEnd = nameEnd + 2 + own.readUInt16BE(nameEnd);
+    expect(own.toString('latin1', 1, nameEnd)).toBe(outside);
+    expect(own.toString('hex', nameEnd + 2, blobEnd)).toBe(blob);
+    const key = Buffer.from(hkdfSync('sha256', hex(share), '', 'bunkms/outside/v1', 32));
+    const blobHash = createHash('sha256').update(hex(blob)).digest('hex');
+    const aad = `bunkms/outside/v1\0${identity}\0${outside}\0${blobHash}`;
+    expect(opened(key, own.subarray(blobEnd), aad).toString('hex')).toBe(plaintext);
   });
 
   it('suffices to unwrap a key without this code', () => {
@@ -241,11 +270,13 @@ describe('docs/formats/key-record.md', () => {
     }
     const { id, name, type, state, version, revision, exportable, rotateAfterDays, dueAt } = file.record;
     const { createdAt, destroyedAt, kekIds, idempotency, versionDigests } = file.record;
-    const { holder, offer, intendedAt } = file.record;
-    const early = ['bunkms/key/v2', id, name, type, state, version, revision, exportable, rotateAfterDays];
+    const { holder, offer, intendedAt, outside } = file.record;
+    const early = ['bunkms/key/v3', id, name, type, state, version, revision, exportable, rotateAfterDays];
     const pair = [idempotency.key, idempotency.request];
     const middle = [...early, dueAt, createdAt, destroyedAt, kekIds, pair, versionDigests];
-    const digest = sha256([...middle, holder, [offer.to, offer.move, offer.generation], intendedAt]);
+    const offered = [offer.to, offer.move, offer.generation];
+    const attached = [outside.key, outside.identity, outside.leaseTtlS];
+    const digest = sha256([...middle, holder, offered, intendedAt, attached]);
     expect(file.change).toMatchObject({ key: name, detail: { key_id: id, revision, record: digest } });
   });
 });

@@ -71,7 +71,7 @@ async function allDeks({ deps }: BareKms): Promise<string[]> {
     const { record, versions } = await readStoredKey(deps, name, 'all');
     expect(versions).toHaveLength(record.version);
     for (const version of versions)
-      deks.push(`${name} ${version.version} ${openDek(deps, name, version).toString('hex')}`);
+      deks.push(`${name} ${version.version} ${(await openDek(deps, record, version)).toString('hex')}`);
   }
   const { items } = await deps.store.listAudit({ limit: 10_000 });
   expect(await verifyChain(deps.chainKey, items)).toMatchObject({ intact: true });

@@ -7,6 +7,7 @@ import { AuditLog } from '../src/audit/log.ts';
 import type { KeyDeps } from '../src/keys/stored-key.ts';
 import { KeySweep } from '../src/keys/sweep-keys.ts';
 import { createMetrics } from '../src/metrics.ts';
+import { NO_OUTSIDE_KEYS } from '../src/outside/port.ts';
 import { keyChangeDraft } from '../src/records/key-record.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { Vault } from '../src/vault/vault.ts';
@@ -48,6 +49,7 @@ async function newSweep(at = kms): Promise<KeySweep> {
     audit: new AuditLog({ store, logger, metrics: createMetrics() }),
     clock,
     logger,
+    outside: NO_OUTSIDE_KEYS,
   };
   return new KeySweep(deps);
 }

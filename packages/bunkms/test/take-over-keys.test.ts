@@ -77,8 +77,8 @@ function givesAllKeys(
   };
   const createMany = async (count = many.keys) => {
     const names = Array.from({ length: count }, (_, n) => `k${String(n).padStart(4, '0')}-dek`);
-    for (let at = 0; at < count; at += 50)
-      await Promise.all(names.slice(at, at + 50).map((name) => create(name)));
+    for (let at = 0; at < count; at += 30)
+      await Promise.all(names.slice(at, at + 30).map((name) => create(name)));
     return names;
   };
   /** A take-over in this process, on a store that a test may disturb. */

@@ -36,6 +36,8 @@ export class CachedKeys {
   readonly #ends = new Map<number, Set<string>>();
   readonly #lost = new Set<string>();
   #wallOffsetMs: number;
+  /** The sum of 1 / `ttlMs` over all keys. */
+  #endsPerMs = 0;
 
   /** @param spareMax maximum number of keys of projects that are not in use. */
   constructor(clock: Clock, spareMax: number) {
@@ -51,6 +53,11 @@ export class CachedKeys {
 
   get size(): number {
     return this.#cached.size;
+  }
+
+  /** Keys that would expire in a second on average. */
+  get endsPerSecond(): number {
+    return this.#endsPerMs * S;
   }
 
   /** Returns the key, and counts as a use of it. */
@@ -78,15 +85,13 @@ export class CachedKeys {
   set(cached: Omit<CachedKey, 'isSpare' | 'isStale'>): void {
     const { id, project } = cached;
     const before = this.#cached.get(id);
-    if (before !== undefined) this.#ends.get(endOf(before))?.delete(id);
+    if (before !== undefined) this.#noteEnd(before, -1);
     const entry: CachedKey = { ...cached, isStale: false, isSpare: !this.#inUse.has(project) };
     this.#cached.set(id, entry);
     const versions = this.#ofProject.get(project);
     if (versions === undefined) this.#ofProject.set(project, new Map([[id, entry]]));
     else versions.set(id, entry);
-    const ends = this.#ends.get(endOf(entry));
-    if (ends === undefined) this.#ends.set(endOf(entry), new Set([id]));
-    else ends.add(id);
+    this.#noteEnd(entry, 1);
     if (entry.isSpare) this.#spare.set(id, entry);
   }
 
@@ -153,10 +158,20 @@ export class CachedKeys {
     }
   }
 
+  #noteEnd(cached: CachedKey, count: 1 | -1): void {
+    const { id, ttlMs } = cached;
+    const end = endOf(cached);
+    const ends = this.#ends.get(end) ?? new Set();
+    if (count === 1) this.#ends.set(end, ends.add(id));
+    else ends.delete(id);
+    // Rounding errors end with the last key.
+    this.#endsPerMs = this.#cached.size === 0 ? 0 : this.#endsPerMs + count / ttlMs;
+  }
+
   #forget(cached: CachedKey): void {
     const { id, project } = cached;
     this.#cached.delete(id);
-    this.#ends.get(endOf(cached))?.delete(id);
+    this.#noteEnd(cached, -1);
     const versions = this.#ofProject.get(project);
     versions?.delete(id);
     if (versions?.size === 0) this.#ofProject.delete(project);

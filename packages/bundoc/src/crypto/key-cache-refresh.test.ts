@@ -152,6 +152,24 @@ describe('a KeyCache that refreshes its keys', () => {
     expect(busy.reduce((sum, count) => sum + count, 0)).toBe(10_000);
   });
 
+  it('refreshes 3,000 keys with leases of 60 s in time, beside one of 15 minutes', async () => {
+    const { clock, service, cache } = startCache({ random: Math.random });
+    const projects = Array.from({ length: 3_000 }, (_, n) => `p${n}`);
+    for (const project of ['long', ...projects]) {
+      service.put(`${project}-dek`);
+      service.ttlMs = project === 'long' ? TTL_MS : 60_000;
+      cache.hold(project);
+      await cache.get(project);
+    }
+    for (let second = 0; second < 130; second++) {
+      const ended = projects.filter((project) => cache.peek(project) === undefined);
+      expect(ended, `in second ${second}`).toEqual([]);
+      cache.sweep();
+      await nextTurn();
+      clock.advance(1_000);
+    }
+  });
+
   it.each(['evict', 'revalidate'] as const)(
     'discards an answer that an event has overtaken (%s), and requests the key again for all callers',
     async (event) => {

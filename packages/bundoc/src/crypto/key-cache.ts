@@ -282,8 +282,8 @@ export class KeyCache {
   }
 
   get #backgroundPerSecond(): number {
-    const dueWithinS = ((REFRESH_TO - REFRESH_FROM) * this.#options.ttlMs) / 1_000;
-    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.size / dueWithinS);
+    // Keys of customers may have shorter lifetimes than others.
+    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / (REFRESH_TO - REFRESH_FROM));
   }
 
   #isDue({ key, isStale, refreshAtMs }: CachedKey): boolean {

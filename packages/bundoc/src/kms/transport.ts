@@ -107,6 +107,7 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   key_disabled: 'project_disabled',
   key_pending_deletion: 'project_disabled',
   key_not_exportable: 'project_disabled',
+  outside_key_denied: 'project_disabled',
   key_held_elsewhere: 'project_elsewhere',
   key_deletion_intended: 'project_deleting',
   key_unheld: 'key_unheld',

@@ -179,9 +179,10 @@ function listLines(keys: readonly KeyInfo[], damaged: readonly string[]): string
   return [...table.lines(keys), ...damaged.map((name) => rowLine(name, 'damaged'))];
 }
 
-function detailLines({ versions, damaged_versions: damaged = [], ...facts }: KeyDetail): string[] {
+function detailLines({ versions, damaged_versions: damaged = [], outside, ...facts }: KeyDetail): string[] {
   return [
     ...Object.entries(facts).map(([fact, value]) => `${fact}: ${value ?? 'never'}`),
+    ...(outside === undefined ? [] : [`outside: ${outside.key}, leases of ${outside.lease_ttl_s} s`]),
     ...versions.map(({ version, state, kcv, created_at }) =>
       rowLine('version', version, state, kcv, created_at),
     ),

@@ -100,10 +100,11 @@ export interface CliDeps extends KekDeps {
  */
 export function withKeys<T>(environment: Environment, action: (deps: CliDeps) => Promise<T>): Promise<T> {
   return withKms(environment, async ({ store, vault, keks, state: { chainKey } }) => {
+    await using outside = commandKeys(readConfig(environment).outsideKeysFile);
     const logger = silentLogger();
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });
     try {
-      return await action({ store, vault, keks, chainKey, audit, clock: systemClock, logger });
+      return await action({ store, vault, keks, chainKey, audit, clock: systemClock, logger, outside });
     } finally {
       await audit.drain();
     }

@@ -6,10 +6,17 @@ import { suggestFor } from '@bundoc/shared/logs/unknown-names';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readConfig } from '../config.ts';
 import type { BoundedKey } from '../outside/bounded-key.ts';
-import { type OutsideEntries, type OutsideEntry, placeOfEntry, readEntries } from '../outside/entries.ts';
+import {
+  allowsKey,
+  entryOfBirth,
+  type OutsideEntries,
+  type OutsideEntry,
+  placeOfEntry,
+  readEntries,
+} from '../outside/entries.ts';
 import { openOutsideKey } from '../outside/open-key.ts';
-import { type OutsideFault, OutsideKeyError } from '../outside/port.ts';
-import type { FindOutsideKey } from '../vault/open-ring.ts';
+import { type OutsideFault, OutsideKeyError, type OutsideKeyPort } from '../outside/port.ts';
+import { addCustomerKeyCommands } from './customer-keys.ts';
 import { CliFailure, EXIT } from './errors.ts';
 
 /**
@@ -17,17 +24,26 @@ import { CliFailure, EXIT } from './errors.ts';
  *
  * @throws ConfigError from `find` for a faulty file.
  */
-export function commandKeys(file: string | undefined): AsyncDisposable & { readonly find: FindOutsideKey } {
+export function commandKeys(file: string | undefined): OutsideKeyPort & AsyncDisposable {
   const opened = new Map<string, Promise<BoundedKey>>();
-  let entries: OutsideEntries | undefined;
+  let read: OutsideEntries | undefined;
+  const entries = (): OutsideEntries => {
+    read ??= file === undefined ? new Map() : readEntries(file);
+    return read;
+  };
   return {
     find: async (name) => {
-      entries ??= file === undefined ? new Map() : readEntries(file);
-      const entry = entries.get(name);
+      const entry = entries().get(name);
       if (entry === undefined) return undefined;
       const key = opened.get(name) ?? openOutsideKey(name, entry);
       opened.set(name, key);
       return await key;
+    },
+    allows: (name, keyName) => allowsKey(entries(), name, keyName),
+    ofBirth: (keyName) => entryOfBirth(entries(), keyName),
+    openFresh: async (name) => {
+      const entry = entries().get(name);
+      return entry === undefined ? undefined : await openOutsideKey(name, entry);
     },
     [Symbol.asyncDispose]: async () => {
       const keys = [...opened.values()];
@@ -82,6 +98,7 @@ export const addOutsideCommands: AddCommands = (program, environment) => {
       print(options, { keys }, () => keys.map(lineOf));
       if (keys.some(({ works }) => !works)) throw new CliFailure('');
     });
+  addCustomerKeyCommands(group, environment);
 };
 
 function entriesOf(environment: Environment): OutsideEntries {

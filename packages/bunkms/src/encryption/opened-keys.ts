@@ -54,7 +54,7 @@ export class OpenedKeys {
     const { record, change } = await readStoredKey(deps, name, 'current');
     requireEnabled(record);
     const opened = { record, change, encryptionKeys: new LRUCache<number, KeyObject>({ max: VERSIONS_MAX }) };
-    this.#kept.set(name, opened);
+    this.#kept.set(name, opened, { ttl: keptMs(record) });
     return opened;
   }
 
@@ -62,7 +62,7 @@ export class OpenedKeys {
    * The encryption key of a version of the key.
    *
    * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key has changed
-   *   since it was opened.
+   *   since it was opened; `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`.
    */
   async encryptionKey(deps: KeyDeps, opened: OpenedKey, number: number): Promise<KeyObject> {
     const { name } = opened.record;
@@ -70,7 +70,7 @@ export class OpenedKeys {
     if (!isSame(key.change, opened.change)) throw new AppError('precondition_failed');
     const version = versionOf(key, number, deps.logger);
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
-    const dek = openDek(deps, name, version);
+    const dek = await openDek(deps, key.record, version);
     try {
       const encryptionKey = encryptionKeyOf(createSecretKey(dek));
       opened.encryptionKeys.set(number, encryptionKey);
@@ -84,6 +84,11 @@ export class OpenedKeys {
   sweep(): void {
     this.#kept.purgeStale();
   }
+}
+
+/** An outside key bounds what is kept as it bounds leases. */
+function keptMs({ outside }: KeyRecord): number {
+  return outside === null ? KEPT_MS : Math.min(KEPT_MS, outside.leaseTtlS * 1_000);
 }
 
 function isSame(one: AuditReceipt, other: AuditReceipt): boolean {

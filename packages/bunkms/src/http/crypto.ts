@@ -38,6 +38,7 @@ import {
 } from '../encryption/encrypt-items.ts';
 import type { Caller } from '../records/caller.ts';
 import { callerOf, type Guards, subjectOf } from './guard.ts';
+import { OUTSIDE_REFUSALS } from './key-outside.openapi.ts';
 import { KEY_REFUSALS, keyAccess, keyParamsSchema } from './key-requests.ts';
 import { noQuery } from './query.ts';
 import type { ServiceGate } from './services.ts';
@@ -169,6 +170,7 @@ function registerOperation<Input, Item, Result, Answer>(
           params: keyParamsSchema,
           refusals: [
             ...KEY_REFUSALS,
+            ...OUTSIDE_REFUSALS,
             ...(['key_disabled', 'key_pending_deletion', 'rate_limited', 'audit_unavailable'] as const),
             ...(name === 'encrypt' ? [] : (['decryption_failed', 'key_version_destroyed'] as const)),
           ],

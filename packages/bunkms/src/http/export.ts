@@ -9,6 +9,7 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { exportKey } from '../keys/export-key.ts';
 import { callerOf, type Guards, subjectOf } from './guard.ts';
+import { OUTSIDE_REFUSALS } from './key-outside.openapi.ts';
 import { EXAMPLE_STORAGE, HOLDER_REFUSALS, KEY_REFUSALS, keyParamsSchema } from './key-requests.ts';
 import type { ServiceGate } from './services.ts';
 
@@ -53,6 +54,7 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
           },
           refusals: [
             ...KEY_REFUSALS,
+            ...OUTSIDE_REFUSALS,
             'key_not_exportable',
             'key_disabled',
             'key_pending_deletion',

@@ -7,6 +7,7 @@ import {
 } from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
 import { ifMatchHeaders } from './if-match.ts';
+import { OUTSIDE_REFUSALS } from './key-outside.openapi.ts';
 import { CHANGE_REFUSALS, KEY_HEADERS, keyAccess, keyParamsSchema } from './key-requests.ts';
 import type { JsonRoute } from './route.ts';
 
@@ -46,7 +47,7 @@ export const ROTATION = {
   query: rotateQuery,
   headers: ifMatchHeaders,
   answers: CHANGED,
-  refusals: [...CHANGE_REFUSALS, 'key_disabled', 'key_versions_exhausted'],
+  refusals: [...CHANGE_REFUSALS, 'key_disabled', 'key_versions_exhausted', ...OUTSIDE_REFUSALS],
   examples: {
     rotate: { params: EXAMPLE_PARAMS, status: 200 },
     once: {

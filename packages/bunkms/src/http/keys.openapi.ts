@@ -50,6 +50,8 @@ export const CREATION = {
     'key_damaged',
     'storage_superseded',
     'idempotency_mismatch',
+    'outside_key_denied',
+    'outside_key_unavailable',
     'integrity_error',
     'rate_limited',
     'disk_full',

@@ -28,6 +28,7 @@ import { createGuards } from './guard.ts';
 import { registerKekRoutes } from './kek.ts';
 import { registerKeyHolderRoutes } from './key-holder.ts';
 import { registerKeyLifecycleRoutes } from './key-lifecycle.ts';
+import { registerKeyOutsideRoutes } from './key-outside.ts';
 import { registerKeyRoutes } from './keys.ts';
 import { bunkmsApi } from './openapi.ts';
 import { registerPublicRoutes } from './public.ts';
@@ -140,6 +141,7 @@ async function createListener(
   const add = routesOf(app, services);
   registerKeyRoutes(add, guards);
   registerKeyLifecycleRoutes(add, guards);
+  registerKeyOutsideRoutes(add, guards);
   registerKeyHolderRoutes(add, guards);
   registerStorageRoutes(add, guards);
   registerCryptoRoutes(app, guards, services);

@@ -1,6 +1,7 @@
 import { auditPageSchema, auditVerificationSchema } from '@bundoc/shared/contract/audit';
 import { kekStatusSchema } from '@bundoc/shared/contract/kek';
 import {
+  attachedKeySchema,
   destroyReceiptSchema,
   exportedKeySchema,
   keyDetailSchema,
@@ -46,6 +47,7 @@ export function bunkmsApi(listener: 'api' | 'internal'): ServiceDescription {
     schemas: {
       Key: keyInfoSchema,
       KeyDetail: keyDetailSchema,
+      AttachedKey: attachedKeySchema,
       KeyPage: keyPageSchema,
       DestroyReceipt: destroyReceiptSchema,
       Storage: storageInfoSchema,

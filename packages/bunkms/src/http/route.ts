@@ -47,7 +47,7 @@ export interface Asked<D extends JsonRoute> {
  * answer has the first status of the description unless `answer` sets another.
  */
 export type AddRoute = <D extends JsonRoute>(
-  place: `${'GET' | 'POST' | 'PATCH' | 'DELETE'} /v1/${string}`,
+  place: `${'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'} /v1/${string}`,
   guard: Guard,
   description: D,
   answer: (asked: Asked<D>) => unknown,

@@ -11,7 +11,7 @@ import type {
   RotateKek,
   UnfetchedPage,
 } from '@bundoc/shared/contract/kek';
-import { openDek } from '../keys/open-dek.ts';
+import { requireOpens } from '../keys/open-dek.ts';
 import { authenticate, type KeyDeps } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
@@ -248,7 +248,7 @@ function checked(deps: KekDeps, stored: NamedKey): { opened: (string | undefined
   for (const version of key.versions) {
     if (version.state === 'destroyed') continue;
     try {
-      openDek(deps, key.record.name, version).fill(0);
+      requireOpens(deps, key.record.name, version);
       opened.push(kekIdOf(version.wrapped));
     } catch (error) {
       if (!hasCode(error, 'key_damaged')) throw error;

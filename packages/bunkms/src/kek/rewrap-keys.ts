@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setImmediate as turn } from 'node:timers/promises';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
-import { openDek } from '../keys/open-dek.ts';
+import { requireOpens } from '../keys/open-dek.ts';
 import { rewrapDek, rewrapSecret } from '../keys/rewrap-dek.ts';
 import { authenticate, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
@@ -256,7 +256,7 @@ function rewrappedVersion(
   if (version.state === 'destroyed' || kekIdOf(version.wrapped) === vault.currentKekId) return undefined;
   try {
     // This also compares the check value, which a rewrap alone does not.
-    openDek(deps, name, version).fill(0);
+    requireOpens(deps, name, version);
     return { ...version, wrapped: rewrapDek(vault, name, version) };
   } catch (error) {
     if (hasCode(error, 'key_damaged')) return undefined;

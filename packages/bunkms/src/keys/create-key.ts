@@ -1,9 +1,9 @@
-import { createSecretKey, hash, randomBytes, randomUUID } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
-import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo } from '@bundoc/shared/contract/keys';
-import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
+import { type CreateKey, IDEMPOTENCY_MS, type KeyInfo, LEASE_TTL_S_MAX } from '@bundoc/shared/contract/keys';
 import type { Caller } from '../records/caller.ts';
+import { outsideDetail } from '../records/key-outside.ts';
 import {
   type KeyRecord,
   type KeyVersionRecord,
@@ -13,6 +13,8 @@ import {
 } from '../records/key-record.ts';
 import type { KeyChange } from '../store/keys.ts';
 import { infoOf, nextRotationAt } from './key-state.ts';
+import { mintVersion } from './mint-version.ts';
+import { findAttached } from './open-dek.ts';
 import { requireCurrent } from './storages.ts';
 import { authenticate, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
 
@@ -30,7 +32,8 @@ export interface Idempotency {
  * changes of the key do not matter. With a generation, the storage must have it at that moment.
  *
  * @throws AppError `storage_superseded`; `key_exists`, also when the stored key with that name is damaged;
- *   `key_destroyed`; `idempotency_mismatch`. Neither a damaged nor a destroyed key is replaced.
+ *   `key_destroyed`; `idempotency_mismatch`; `outside_key_denied`, `outside_key_unavailable`. Neither a
+ *   damaged nor a destroyed key is replaced.
  */
 export async function createKey(
   deps: KeyDeps,
@@ -41,22 +44,17 @@ export async function createKey(
   const { storage, generation } = wanted;
   const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const dek = randomBytes(KEY_BYTES);
-    try {
-      const storages = acting === undefined ? [] : [await requireCurrent(deps, acting)];
-      const nowMs = deps.clock.now();
-      const { change, first } = newKey(deps, dek, wanted, {
-        caller,
-        time: new Date(nowMs).toISOString(),
-        idempotency: idempotency === undefined ? null : hashesOf(idempotency, wanted),
-      });
-      const since = idempotency === undefined ? undefined : new Date(nowMs - IDEMPOTENCY_MS).toISOString();
-      const before = await insert(deps, { ...change, storages }, since);
-      if (before === undefined) return infoOf(change.record, first);
-      if (before !== 'outdated') return replay(deps, before, change.record);
-    } finally {
-      dek.fill(0);
-    }
+    const storages = acting === undefined ? [] : [await requireCurrent(deps, acting)];
+    const nowMs = deps.clock.now();
+    const { change, first } = await newKey(deps, wanted, {
+      caller,
+      time: new Date(nowMs).toISOString(),
+      idempotency: idempotency === undefined ? null : hashesOf(idempotency, wanted),
+    });
+    const since = idempotency === undefined ? undefined : new Date(nowMs - IDEMPOTENCY_MS).toISOString();
+    const before = await insert(deps, { ...change, storages }, since);
+    if (before === undefined) return infoOf(change.record, first);
+    if (before !== 'outdated') return replay(deps, before, change.record);
     await deps.keks.refresh();
   }
   throw new AppError('overloaded');
@@ -71,22 +69,17 @@ interface Origin {
   readonly idempotency: KeyRecord['idempotency'];
 }
 
-function newKey(
-  { vault }: KeyDeps,
-  dek: Buffer,
+async function newKey(
+  { vault, outside }: KeyDeps,
   { name, type, exportable, rotate_after_days: rotateAfterDays, storage }: CreateKey,
   { caller, time, idempotency }: Origin,
-): { readonly change: KeyChange; readonly first: KeyVersionRecord } {
+): Promise<{ readonly change: KeyChange; readonly first: KeyVersionRecord }> {
   const id = randomUUID();
-  const first: KeyVersionRecord = {
-    keyId: id,
-    version: 1,
-    kcv: keyCheckValue(createSecretKey(dek)),
-    state: 'available',
-    createdAt: time,
-    destroyedAt: null,
-    wrapped: vault.wrapDek(dek, { keyId: id, name, version: 1 }),
-  };
+  const of = outside.ofBirth(name);
+  const target = of === undefined ? undefined : await findAttached(outside, of, null);
+  const first = await mintVersion(vault, { keyId: id, name, version: 1 }, time, target);
+  const attached =
+    target === undefined ? null : { key: target.name, identity: target.identity, leaseTtlS: LEASE_TTL_S_MAX };
   const policies = { state: 'enabled', rotateAfterDays, version: 1 } as const;
   const record: KeyRecord = {
     ...policies,
@@ -104,6 +97,7 @@ function newKey(
     holder: storage ?? null,
     offer: null,
     intendedAt: null,
+    outside: attached,
   };
   const draft = keyChangeDraft({ caller, time, action: 'key.create' }, record, {
     version: 1,
@@ -113,6 +107,7 @@ function newKey(
       ...(exportable ? {} : { exportable }),
       ...(rotateAfterDays === null ? {} : { rotate_after_days: rotateAfterDays }),
       ...defined({ holder: storage }),
+      ...(attached === null ? {} : outsideDetail(attached)),
     },
   });
   return { change: { record, versions: [first], audit: draft, jti: caller.jti }, first };

@@ -47,7 +47,8 @@ const ROUNDS_MAX = 32;
  * @throws AppError `storage_superseded`, `key_unheld`, `key_held_elsewhere`, `key_deletion_intended` to a
  *   storage; `key_not_found` (also for a version that never existed), `key_disabled`, `key_pending_deletion`,
  *   `key_destroyed`, `key_not_exportable`, `key_version_destroyed`, `key_damaged`, `audit_unavailable`;
- *   `unauthenticated` when the token was revoked.
+ *   `unauthenticated` when the token was revoked; `outside_key_denied`, `outside_key_unavailable`,
+ *   `outside_key_changed`.
  */
 export async function exportKey(
   deps: ExportDeps,
@@ -78,14 +79,15 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   if (number > record.version) throw versionNotFound(record);
   const version = versionOf(key, number, deps.logger);
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
-  const dek = openDek(deps, record.name, version);
+  const dek = await openDek(deps, record, version);
+  const leaseTtlMs = leaseOf(deps.leaseTtlMs, record);
   try {
     const receipt = await deps.exports.release(
       {
         keyId: record.id,
         name: record.name,
         version: version.version,
-        leaseTtlMs: deps.leaseTtlMs,
+        leaseTtlMs,
         storage: storage?.id,
       },
       caller,
@@ -98,7 +100,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
       version: version.version,
       kcv: version.kcv,
       wrapped_b64: Buffer.from(version.wrapped).toString('base64'),
-      lease: { id: leaseIdOf(receipt), ttl_ms: deps.leaseTtlMs },
+      lease: { id: leaseIdOf(receipt), ttl_ms: leaseTtlMs },
       audit: receipt,
     };
     return { dek, facts };
@@ -106,6 +108,11 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
     dek.fill(0);
     throw error;
   }
+}
+
+/** A customer who takes an outside key back knows when the last released key ends. */
+function leaseOf(leaseTtlMs: number, { outside }: KeyRecord): number {
+  return outside === null ? leaseTtlMs : Math.min(leaseTtlMs, outside.leaseTtlS * 1_000);
 }
 
 function requireHeld(record: KeyRecord, storage: string): void {

@@ -79,6 +79,9 @@ export function infoOf(record: KeyRecord, current: KeyVersionRecord | undefined)
     ...(record.holder === null ? {} : { holder: record.holder }),
     ...(record.offer === null ? {} : { offered_to: record.offer.to, move: record.offer.move }),
     ...(record.intendedAt === null ? {} : { deletion_intended_at: record.intendedAt }),
+    ...(record.outside === null
+      ? {}
+      : { outside: { key: record.outside.key, lease_ttl_s: record.outside.leaseTtlS } }),
   };
 }
 

@@ -1,16 +1,20 @@
 import assert from 'node:assert/strict';
 import { timingSafeEqual } from 'node:crypto';
 import type { KeyVersionRecord } from '../records/key-record.ts';
+import { formatOf } from '../records/wrapped-key.ts';
 import type { SecretName, Vault } from '../vault/vault.ts';
 
 type WrappedDek = Pick<KeyVersionRecord, 'keyId' | 'version' | 'wrapped'>;
 
-/** A DEK wrapped with the current KEK. @throws OpenError when it does not open. */
+/**
+ * A DEK wrapped with the current KEK, in the same format: no outside key is asked. @throws OpenError when it
+ * does not open.
+ */
 export function rewrapDek(vault: Vault, name: string, { keyId, version, wrapped }: WrappedDek): Buffer {
   const identity = { keyId, name, version };
   const dek = vault.unwrapDek(wrapped, identity);
   try {
-    const renewed = vault.wrapDek(dek, identity);
+    const renewed = vault.wrapDek(dek, identity, formatOf(wrapped));
     requireSame(dek, vault.unwrapDek(renewed, identity));
     return renewed;
   } finally {

@@ -1,15 +1,14 @@
-import { createSecretKey, randomBytes } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { KEY_VERSIONS_MAX, type KeyInfo } from '@bundoc/shared/contract/keys';
-import { KEY_BYTES, keyCheckValue } from '@bundoc/shared/crypto/aead';
 import type { Caller } from '../records/caller.ts';
 import { draftNow } from '../records/draft-now.ts';
-import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import type { KeyRecord } from '../records/key-record.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
 import { infoOfKey, nextRotationAt, requireEnabled } from './key-state.ts';
-import { openDek } from './open-dek.ts';
+import { mintVersion } from './mint-version.ts';
+import { findAttached, requireOpens } from './open-dek.ts';
 import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 export interface Rotation extends KeyRequest {
@@ -32,7 +31,8 @@ export interface Rotation extends KeyRequest {
  * @returns the key with its current version, once durable. With another `expectedVersion` that is the
  *   present version.
  * @throws AppError `key_not_found`, `key_disabled`, `key_pending_deletion`, `key_destroyed`,
- *   `key_versions_exhausted`, `key_damaged`, `precondition_failed`. After `storage_unavailable` the rotation
+ *   `key_versions_exhausted`, `key_damaged`, `precondition_failed`, `outside_key_denied`,
+ *   `outside_key_unavailable`, `outside_key_changed`. After `storage_unavailable` the rotation
  *   may have happened; with `expectedVersion` a retry does not rotate again.
  */
 export async function rotateKey(deps: KeyDeps, rotation: Rotation, caller: Caller): Promise<KeyInfo> {
@@ -67,14 +67,19 @@ export async function rotateDueKey(
   return receipt !== undefined;
 }
 
-function nextVersion(deps: KeyDeps, key: AuthenticKey, time: string, acceptLoss = false): Decision {
+async function nextVersion(
+  deps: KeyDeps,
+  key: AuthenticKey,
+  time: string,
+  acceptLoss = false,
+): Promise<Decision> {
   const present = key.record;
-  if (present.version >= KEY_VERSIONS_MAX)
-    throw new AppError('key_versions_exhausted', {
-      detail: `a key has at most ${KEY_VERSIONS_MAX} versions`,
-    });
-  if (!acceptLoss) openDek(deps, present.name, versionOf(key, present.version, deps.logger)).fill(0);
-  const added = mint(deps.vault, present, time);
+  requireSpare(present);
+  if (!acceptLoss) requireOpens(deps, present.name, versionOf(key, present.version, deps.logger));
+  const { id: keyId, name, outside } = present;
+  const outsideKey = outside === null ? undefined : await findAttached(deps.outside, outside.key, outside);
+  const identity = { keyId, name, version: present.version + 1 };
+  const added = await mintVersion(deps.vault, identity, time, outsideKey);
   const record = { ...present, version: added.version, kekIds: withKek(present.kekIds, deps.vault) };
   return {
     action: 'key.rotate',
@@ -85,26 +90,15 @@ function nextVersion(deps: KeyDeps, key: AuthenticKey, time: string, acceptLoss 
   };
 }
 
-function mint(vault: Vault, { id, name, version: present }: KeyRecord, time: string): KeyVersionRecord {
-  const dek = randomBytes(KEY_BYTES);
-  try {
-    const version = present + 1;
-    return {
-      keyId: id,
-      version,
-      kcv: keyCheckValue(createSecretKey(dek)),
-      state: 'available',
-      createdAt: time,
-      destroyedAt: null,
-      wrapped: vault.wrapDek(dek, { keyId: id, name, version }),
-    };
-  } finally {
-    dek.fill(0);
-  }
+/** @throws AppError `key_versions_exhausted`. */
+export function requireSpare({ version }: KeyRecord): void {
+  if (version < KEY_VERSIONS_MAX) return;
+  const detail = `a key has at most ${KEY_VERSIONS_MAX} versions`;
+  throw new AppError('key_versions_exhausted', { detail });
 }
 
 /** The KEKs of a key after wrapping a version with the current one. */
-function withKek(kekIds: readonly string[], { currentKekId }: Vault): readonly string[] {
+export function withKek(kekIds: readonly string[], { currentKekId }: Vault): readonly string[] {
   return kekIds.includes(currentKekId) ? kekIds : [...kekIds, currentKekId];
 }
 

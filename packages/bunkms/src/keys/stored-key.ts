@@ -5,6 +5,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { AuditLog } from '../audit/log.ts';
+import type { OutsideKeyPort } from '../outside/port.ts';
 import {
   isGenuineVersion,
   type KeyRecord,
@@ -29,6 +30,8 @@ export interface KeyDeps {
   readonly audit: AuditLog;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** The outside keys of `BUNKMS_OUTSIDE_KEYS_FILE`. */
+  readonly outside: OutsideKeyPort;
 }
 
 /**

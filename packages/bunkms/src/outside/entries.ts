@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { keyNameSchema } from '@bundoc/shared/contract/keys';
+import { globMatches } from '@bundoc/shared/contract/grants';
+import { keyNameSchema, outsideNameSchema } from '@bundoc/shared/contract/keys';
+import { keyGlobSchema } from '@bundoc/shared/contract/tokens';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
 import { formatError } from '@bundoc/shared/logs/error-line';
 import { WORDS } from '@bundoc/shared/logs/fault-words';
@@ -9,6 +11,8 @@ import { z } from 'zod';
 
 const FILE_BYTES_MAX = 1_048_576;
 const ENTRIES_MAX = 1_000;
+/** Globs of one entry. */
+const GLOBS_MAX = 100;
 const TEXT_MAX = 1_024;
 
 const text = z.string().min(1).max(TEXT_MAX);
@@ -30,7 +34,14 @@ const path = text.regex(
   'must be a path such as "transit" or "team/transit"',
 );
 
+/** Globs of keys that may be attached to the entry, and of those that are attached from their birth. */
+const uses = {
+  keys: z.array(keyGlobSchema).max(GLOBS_MAX).readonly().optional(),
+  create: z.array(keyGlobSchema).max(GLOBS_MAX).readonly().optional(),
+};
+
 const bao = z.strictObject({
+  ...uses,
   kind: z.literal('transit'),
   url,
   namespace: path.optional(),
@@ -40,6 +51,7 @@ const bao = z.strictObject({
   ca_file: text.optional(),
 });
 const bunkms = z.strictObject({
+  ...uses,
   kind: z.literal('bunkms'),
   url,
   key: keyNameSchema,
@@ -47,6 +59,7 @@ const bunkms = z.strictObject({
   ca_file: text.optional(),
 });
 const awsKms = z.strictObject({
+  ...uses,
   kind: z.literal('aws-kms'),
   key_arn: text.regex(
     /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
@@ -59,6 +72,7 @@ const awsKms = z.strictObject({
   profile: text.optional(),
 });
 const pkcs11 = z.strictObject({
+  ...uses,
   kind: z.literal('pkcs11'),
   module: text,
   token: text,
@@ -72,12 +86,9 @@ export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, awsKms, pk
 /** How one outside key is reached. Paths are absolute. */
 export type OutsideEntry = z.infer<typeof entrySchema>;
 
-const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, {
-  error: 'a name has lower-case letters, digits and hyphens, at most 63',
-});
 const fileSchema = z.strictObject({
   keys: z
-    .record(nameSchema, entrySchema)
+    .record(outsideNameSchema, entrySchema)
     .refine((keys) => Object.keys(keys).length <= ENTRIES_MAX, `may have at most ${ENTRIES_MAX} entries`),
 });
 
@@ -92,6 +103,19 @@ export function placeOfEntry(entry: OutsideEntry): string {
 
 /** Entries by name. */
 export type OutsideEntries = ReadonlyMap<string, OutsideEntry>;
+
+/** Whether the entry of that name lets the key of a customer be attached to it. */
+export function allowsKey(entries: OutsideEntries, name: string, keyName: string): boolean {
+  const { keys = [], create = [] } = entries.get(name) ?? {};
+  return [...keys, ...create].some((glob) => globMatches(glob, keyName));
+}
+
+/** The first entry that new keys of that name are attached to from their birth. */
+export function entryOfBirth(entries: OutsideEntries, keyName: string): string | undefined {
+  for (const [name, { create = [] }] of entries)
+    if (create.some((glob) => globMatches(glob, keyName))) return name;
+  return undefined;
+}
 
 /**
  * Reads `BUNKMS_OUTSIDE_KEYS_FILE`. Paths in it count from its folder.
@@ -121,9 +145,8 @@ export function readEntries(file: string): OutsideEntries {
 
 /** Members that name a file end in `_file`, but for the module of a token. */
 function absolute(entry: OutsideEntry, folder: string): OutsideEntry {
-  const members: [string, string | undefined][] = Object.entries(entry);
-  const changed = members.map(([name, value]) =>
-    isPath(name) && value !== undefined ? [name, resolve(folder, value)] : [name, value],
+  const changed = Object.entries(entry).map(([name, value]) =>
+    isPath(name) && typeof value === 'string' ? [name, resolve(folder, value)] : [name, value],
   );
   return Object.fromEntries(changed) as OutsideEntry;
 }

@@ -5,9 +5,9 @@ import type { Logger } from '@bundoc/shared/logs/logger';
 import { ConfigError } from '@bundoc/shared/process/config';
 import { every } from '@bundoc/shared/runtime/clock';
 import type { BoundedKey } from './bounded-key.ts';
-import { type OutsideEntries, type OutsideEntry, readEntries } from './entries.ts';
+import { allowsKey, entryOfBirth, type OutsideEntries, type OutsideEntry, readEntries } from './entries.ts';
 import { openOutsideKey } from './open-key.ts';
-import type { OutsideKey } from './port.ts';
+import type { OutsideKey, OutsideKeyPort } from './port.ts';
 
 /** How often the file is checked, milliseconds. */
 const CHECK_EVERY_MS = 5_000;
@@ -23,7 +23,7 @@ export interface OutsideKeysOptions {
  * The outside keys of a running service. Their file is read again when it changes. A faulty file keeps the
  * last good one, or none at the start: nothing stops because of it.
  */
-export class OutsideKeys implements AsyncDisposable {
+export class OutsideKeys implements OutsideKeyPort, AsyncDisposable {
   readonly #options: OutsideKeysOptions;
   readonly #timer: Disposable;
   #stamp: string | undefined;
@@ -64,6 +64,19 @@ export class OutsideKeys implements AsyncDisposable {
       opened.key.catch(() => this.#opened.delete(name));
     }
     return await opened.key;
+  }
+
+  allows(name: string, keyName: string): boolean {
+    return allowsKey(this.#entries, name, keyName);
+  }
+
+  ofBirth(keyName: string): string | undefined {
+    return entryOfBirth(this.#entries, keyName);
+  }
+
+  async openFresh(name: string): Promise<BoundedKey | undefined> {
+    const entry = this.#entries.get(name);
+    return entry === undefined ? undefined : await openOutsideKey(name, entry);
   }
 
   /** Reads the file again if it has changed. Runs periodically; tests call it directly. */

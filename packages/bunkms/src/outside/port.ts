@@ -60,3 +60,23 @@ export interface OutsideKey {
   /** Wraps and unwraps a random secret. @throws OutsideKeyError within twice {@link CALL_MS}. */
   check(): Promise<void>;
 }
+
+/** The outside keys that keys may be attached to. */
+export interface OutsideKeyPort {
+  /** Undefined when no entry has the name. */
+  find(name: string): Promise<OutsideKey | undefined>;
+  /** Whether an entry lets the key of that name be attached to it. */
+  allows(name: string, keyName: string): boolean;
+  /** The outside key that a new key of that name is attached to from its birth. */
+  ofBirth(keyName: string): string | undefined;
+  /** Opens an entry another time, to check what its provider has wrapped. The caller closes it. */
+  openFresh(name: string): Promise<(OutsideKey & AsyncDisposable) | undefined>;
+}
+
+/** The port of an installation without outside keys. */
+export const NO_OUTSIDE_KEYS: OutsideKeyPort = {
+  find: async () => undefined,
+  allows: () => false,
+  ofBirth: () => undefined,
+  openFresh: async () => undefined,
+};

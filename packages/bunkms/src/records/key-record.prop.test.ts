@@ -63,6 +63,12 @@ const record: fc.Arbitrary<KeyRecord> = fc.record(
       fc.record({ to: fc.uuid(), move: fc.uuid(), generation: fc.uuid() }, { noNullPrototype: true }),
     ),
     intendedAt: fc.option(time),
+    outside: fc.option(
+      fc.record(
+        { key: text, identity: hexId, leaseTtlS: fc.integer({ min: 60, max: 900 }) },
+        { noNullPrototype: true },
+      ),
+    ),
   },
   { noNullPrototype: true },
 );

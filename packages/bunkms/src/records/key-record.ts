@@ -14,6 +14,16 @@ export interface KeyOffer {
   readonly generation: string;
 }
 
+/** The outside key of a key: new versions open only with it as well. */
+export interface KeyOutside {
+  /** Of its entry in `BUNKMS_OUTSIDE_KEYS_FILE`. */
+  readonly key: string;
+  /** SHA-256 of its kind and real name, hex: an entry that names another key is noticed. */
+  readonly identity: string;
+  /** How long a holder may keep a released key, seconds. */
+  readonly leaseTtlS: number;
+}
+
 /**
  * A stored key without its versions. The store does not validate it: the audit chain shows that it is genuine
  * and the latest.
@@ -45,6 +55,8 @@ export interface KeyRecord {
   readonly offer: KeyOffer | null;
   /** When its holder recorded a deletion intent. */
   readonly intendedAt: string | null;
+  /** The outside key that it is attached to. */
+  readonly outside: KeyOutside | null;
 }
 
 /** A stored version of a key. */
@@ -87,7 +99,7 @@ export const DIGEST_BYTES = 32;
 /** Digest of a key without its versions, hex. */
 export function digestOfKey(record: KeyRecord): string {
   const fields = [
-    'bunkms/key/v2',
+    'bunkms/key/v3',
     record.id,
     record.name,
     record.type,
@@ -105,6 +117,7 @@ export function digestOfKey(record: KeyRecord): string {
     record.holder,
     record.offer === null ? null : [record.offer.to, record.offer.move, record.offer.generation],
     record.intendedAt,
+    record.outside === null ? null : [record.outside.key, record.outside.identity, record.outside.leaseTtlS],
   ];
   return hash('sha256', JSON.stringify(fields), 'hex');
 }
@@ -142,6 +155,8 @@ const CRITICAL_CHANGES: readonly string[] = [
   'key.take_over',
   'key.deletion_intent',
   'key.content_removed',
+  'key.attach',
+  'key.detach',
 ];
 
 /** The audit record of a change of a key. It authenticates the new state. */

@@ -12,7 +12,7 @@ import { z } from 'zod';
 import type { Installation } from '../records/installation.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { DamagedFile } from './errors.ts';
-import { holderSchema, offerSchema } from './key-snapshot.ts';
+import { holderSchema, offerSchema, outsideSchema } from './key-snapshot.ts';
 
 /** Bytes; base64 in an archive. */
 const isBytes = (value: unknown) => value instanceof Uint8Array;
@@ -49,6 +49,7 @@ const keySchema = z.strictObject({
   holder: holderSchema.nullable(),
   offer: offerSchema.nullable(),
   intendedAt: time.nullable(),
+  outside: outsideSchema.nullable(),
 }) satisfies z.ZodType<KeyRecord>;
 
 const versionSchema = z.strictObject({

@@ -14,6 +14,7 @@ import { disableKey, enableKey, restoreKey, scheduleDeletion, updateKey } from '
 import { rotateKey } from '../keys/rotate-key.ts';
 import { type KeyDeps, readStoredKey } from '../keys/stored-key.ts';
 import { createMetrics } from '../metrics.ts';
+import { NO_OUTSIDE_KEYS } from '../outside/port.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import type { KmsStore } from '../store/port.ts';
 import { openSqliteStore } from '../store/sqlite/sqlite-store.ts';
@@ -35,7 +36,8 @@ beforeAll(async () => {
   const logger = createLogger({ service: 'bunkms', level: 'silent' });
   const audit = new AuditLog({ store, logger, metrics: createMetrics() });
   const keks = { refresh: async () => state.keks };
-  deps = { store, vault, keks, chainKey: state.chainKey, audit, clock, logger };
+  const outside = NO_OUTSIDE_KEYS;
+  deps = { store, vault, keks, chainKey: state.chainKey, audit, clock, logger, outside };
 });
 afterAll(async () => {
   await store.close();
@@ -139,6 +141,7 @@ describe('the state of a key', () => {
             holder: 'unknown',
             offer: null,
             intendedAt: null,
+            outside: null,
             revision: record.revision + 1,
           });
       }),

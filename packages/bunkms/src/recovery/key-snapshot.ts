@@ -1,10 +1,23 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
-import { HOLDER_UNKNOWN, keyStateSchema } from '@bundoc/shared/contract/keys';
+import {
+  HOLDER_UNKNOWN,
+  keyStateSchema,
+  leaseTtlSchema,
+  outsideNameSchema,
+} from '@bundoc/shared/contract/keys';
 import { z } from 'zod';
+import { outsideDetail } from '../records/key-outside.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 
 export const holderSchema = z.union([z.uuid(), z.literal(HOLDER_UNKNOWN)]);
 export const offerSchema = z.strictObject({ to: z.uuid(), move: z.uuid(), generation: z.uuid() });
+
+/** As it is in a backup. */
+export const outsideSchema = z.strictObject({
+  key: outsideNameSchema,
+  identity: z.string().regex(/^[0-9a-f]{64}$/),
+  leaseTtlS: leaseTtlSchema,
+});
 
 /** The state of a key: all its facts except the key material, and without what only its row has. */
 export interface KeySnapshot extends Omit<KeyRecord, 'dueAt' | 'idempotency' | 'versionDigests'> {
@@ -64,6 +77,7 @@ function asMade({ key, time, detail = {} }: AuditRecord): KeySnapshot | undefine
     exportable: exportable !== false,
     rotateAfterDays: typeof days === 'number' ? days : null,
     holder: holderOr(detail['holder'], null),
+    outside: outsideIn(detail),
   };
 }
 
@@ -86,6 +100,7 @@ export function newSnapshot(name: string, id: string, createdAt: string): KeySna
     holder: null,
     offer: null,
     intendedAt: null,
+    outside: null,
   };
 }
 
@@ -119,6 +134,9 @@ function effectOf(
       };
     case 'key.content_removed':
       return { holder: null };
+    case 'key.attach':
+    case 'key.detach':
+      return { version: version ?? before.version, outside: outsideIn(detail) };
     case 'key.schedule_deletion':
       return { state: 'pending_deletion', deletionAt: textOr(detail['deletion_at'], null) };
     case 'key.destroy':
@@ -136,6 +154,7 @@ function effectOf(
     case 'key.update':
       return policiesOf(detail);
     case 'kek.rewrap':
+    case 'key.rewrap':
       return { kekIds: withWord(before.kekIds, detail['kek_id']) };
     case 'key.recover':
       return recoveredOf(before, detail, version);
@@ -171,6 +190,7 @@ function recoveredOf(
     holder: holderOr(detail['holder'], null),
     offer: offerIn(detail),
     intendedAt: textOr(detail['intended_at'], null),
+    outside: outsideIn(detail),
   };
 }
 
@@ -184,6 +204,14 @@ function offerIn({
   generation,
 }: NonNullable<AuditRecord['detail']>): KeySnapshot['offer'] {
   return offerSchema.safeParse({ to, move, generation }).data ?? null;
+}
+
+function outsideIn({
+  outside: key,
+  outside_identity: identity,
+  lease_ttl_s: leaseTtlS,
+}: NonNullable<AuditRecord['detail']>): KeySnapshot['outside'] {
+  return outsideSchema.safeParse({ key, identity, leaseTtlS }).data ?? null;
 }
 
 function offerDetail({ to, move, generation }: NonNullable<KeySnapshot['offer']>) {
@@ -204,6 +232,7 @@ export function detailOfSnapshot(snapshot: KeySnapshot): NonNullable<AuditRecord
     ...(snapshot.holder === null ? {} : { holder: snapshot.holder }),
     ...(snapshot.offer === null ? {} : offerDetail(snapshot.offer)),
     ...(snapshot.intendedAt === null ? {} : { intended_at: snapshot.intendedAt }),
+    ...(snapshot.outside === null ? {} : outsideDetail(snapshot.outside)),
   };
 }
 

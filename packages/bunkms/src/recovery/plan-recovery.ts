@@ -1,4 +1,5 @@
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
+import { opens } from '../keys/open-dek.ts';
 import { rewrapDek } from '../keys/rewrap-dek.ts';
 import type { AuthenticKey } from '../keys/stored-key.ts';
 import type { KeyVersionRecord, StoredKey } from '../records/key-record.ts';
@@ -10,7 +11,6 @@ import { forceDisabled, type KeySnapshot, newSnapshot, snapshotOf } from './key-
 import type { ProjectKey } from './project-keys.ts';
 import { type Recovery, recoveredKey } from './recovered-key.ts';
 import { union, versionsOf } from './restored-key.ts';
-import { opens } from './survey.ts';
 
 /** The plan for the key of one project. */
 export type Plan =

@@ -3,6 +3,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { dekNameOf, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import { opens } from '../keys/open-dek.ts';
 import { authenticate, stampOf } from '../keys/stored-key.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
@@ -22,7 +23,6 @@ import {
   projectsIn,
   readProjectKey,
 } from './project-keys.ts';
-import { opens } from './survey.ts';
 
 export interface RecoverDeps {
   readonly store: KeyStore & AuditStore;

@@ -1,11 +1,11 @@
 import { defined } from '@bundoc/shared/contract/defined';
+import { opens } from '../keys/open-dek.ts';
 import type { KeyChange } from '../store/keys.ts';
 import type { LoadEntry } from '../store/transfer.ts';
 import type { ArchivedKey } from './read-archive.ts';
 import type { Recovery } from './recovered-key.ts';
 import { draftOf, type RestoreParts } from './restore-parts.ts';
 import { archivedSnapshot, knownKey, restoredKey } from './restored-key.ts';
-import { opens } from './survey.ts';
 
 /** Generates the keys of a restored store, and tracks their progress. */
 export class RestoredKeys {

@@ -1,8 +1,7 @@
-import { createSecretKey } from 'node:crypto';
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { AuditReceipt } from '@bundoc/shared/contract/keys';
-import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
 import type { ByteSource } from '@bundoc/shared/files/file-source';
+import { opens } from '../keys/open-dek.ts';
 import type { ChainFault } from '../records/chain.ts';
 import { ChainWalk } from '../records/chain-walk.ts';
 import type { Installation } from '../records/installation.ts';
@@ -164,22 +163,6 @@ function problemOf(vault: Vault, key: KeyRecord, version: KeyVersionRecord | und
   if (kekId !== undefined && vault.checkValueOf(kekId) === undefined)
     return `needs the KEK ${kekId}, which the ring lacks`;
   return opens(vault, key.name, version) ? undefined : 'does not open';
-}
-
-/** Whether a version of a key unwraps and has its check value. */
-export function opens(vault: Vault, name: string, version: KeyVersionRecord): boolean {
-  let dek: Buffer;
-  try {
-    dek = vault.unwrapDek(version.wrapped, { keyId: version.keyId, name, version: version.version });
-  } catch (error) {
-    if (error instanceof OpenError) return false;
-    throw error;
-  }
-  try {
-    return keyCheckValue(createSecretKey(dek)) === version.kcv;
-  } finally {
-    dek.fill(0);
-  }
 }
 
 function idOf(wrapped: Uint8Array): string[] {

@@ -1,5 +1,5 @@
 /** The number of the schema of both stores. A release that changes the schema raises it. */
-export const SCHEMA_VERSION = 10;
+export const SCHEMA_VERSION = 11;
 
 /** @throws Error for a store with another schema. */
 export function requireSchema(version: number): void {

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { aadOf, deriveBytes, KEY_BYTES, OpenError, open, seal } from '@bundoc/shared/crypto/aead';
-import { KEK_ID_BYTES, kekIdOf, WRAPPED_FORMAT, WRAPPED_HEADER_BYTES } from '../records/wrapped-key.ts';
+import {
+  formatOf,
+  KEK_ID_BYTES,
+  kekIdOf,
+  OUTSIDE_DEK_BYTES,
+  OUTSIDE_FORMAT,
+  WRAPPED_FORMAT,
+  WRAPPED_HEADER_BYTES,
+  type WrappedFormat,
+} from '../records/wrapped-key.ts';
 
 const KEK_CHECK_BYTES = 16;
 
@@ -78,17 +87,21 @@ export class Vault {
     return kek && deriveBytes(kek, 'bunkms/kek-check/v1', KEK_CHECK_BYTES).toString('hex');
   }
 
-  /** Wraps a DEK with the current KEK. The caller wipes `dek`. */
-  wrapDek(dek: Uint8Array, identity: DekIdentity): Buffer {
-    return this.#wrap(dek, dekAad(identity));
+  /**
+   * Wraps a DEK with the current KEK. The caller wipes `dek`.
+   *
+   * @param format 2 for a DEK that an outside key protects as well, as `encodeOutsideDek` makes it.
+   */
+  wrapDek(dek: Uint8Array, identity: DekIdentity, format: WrappedFormat = WRAPPED_FORMAT): Buffer {
+    return this.#wrap(dek, dekAad(identity, format), format);
   }
 
   /**
-   * @returns the raw DEK, which the caller wipes.
+   * @returns what {@link wrapDek} has wrapped, in the format of `wrapped`. The caller wipes it.
    * @throws OpenError when it does not unwrap, for whatever reason.
    */
   unwrapDek(wrapped: Uint8Array, identity: DekIdentity): Buffer {
-    return this.#unwrap(wrapped, dekAad(identity));
+    return this.#unwrap(wrapped, dekAad(identity, formatOf(wrapped)));
   }
 
   /** Wraps one of the service's own secrets with the current KEK. The caller wipes `secret`. */
@@ -101,14 +114,16 @@ export class Vault {
    * @throws OpenError when it does not unwrap, for whatever reason.
    */
   unwrapSecret(wrapped: Uint8Array, name: SecretName): Buffer {
+    if (formatOf(wrapped) !== WRAPPED_FORMAT) throw new OpenError();
     return this.#unwrap(wrapped, secretAad(name));
   }
 
-  #wrap(key: Uint8Array, aadFor: (kekId: string) => Buffer): Buffer {
-    assert(key.length === KEY_BYTES, 'only 32-byte keys are wrapped');
+  #wrap(key: Uint8Array, aadFor: (kekId: string) => Buffer, format: WrappedFormat = WRAPPED_FORMAT): Buffer {
+    const { min, max } = format === OUTSIDE_FORMAT ? OUTSIDE_DEK_BYTES : { min: KEY_BYTES, max: KEY_BYTES };
+    assert(key.length >= min && key.length <= max, 'a wrapped key has the length of its format');
     const kek = this.#keks.get(this.currentKekId);
     assert(kek !== undefined);
-    const header = Buffer.concat([Buffer.of(WRAPPED_FORMAT), Buffer.from(this.currentKekId, 'hex')]);
+    const header = Buffer.concat([Buffer.of(format), Buffer.from(this.currentKekId, 'hex')]);
     return Buffer.concat([header, seal(kek, key, aadFor(this.currentKekId))]);
   }
 
@@ -126,8 +141,11 @@ function ringOf(keks: readonly KeyObject[]): ReadonlyMap<string, KeyObject> {
   );
 }
 
-function dekAad({ keyId, name, version }: DekIdentity): (kekId: string) => Buffer {
-  return (kekId) => aadOf('bunkms/dek/v1', String(WRAPPED_FORMAT), kekId, keyId, name, String(version));
+function dekAad(
+  { keyId, name, version }: DekIdentity,
+  format: WrappedFormat = WRAPPED_FORMAT,
+): (kekId: string) => Buffer {
+  return (kekId) => aadOf(`bunkms/dek/v${format}`, String(format), kekId, keyId, name, String(version));
 }
 
 function secretAad(name: SecretName): (kekId: string) => Buffer {

@@ -7,6 +7,7 @@ import { AuditLog } from '../../src/audit/log.ts';
 import type { KekDeps } from '../../src/kek/kek-rotation.ts';
 import { KeyRewrap } from '../../src/kek/rewrap-keys.ts';
 import { createMetrics } from '../../src/metrics.ts';
+import { NO_OUTSIDE_KEYS } from '../../src/outside/port.ts';
 import { SYSTEM } from '../../src/records/caller.ts';
 import type { KmsStore } from '../../src/store/port.ts';
 import { inlineKekProvider, parseKekRing } from '../../src/vault/kek-provider.ts';
@@ -81,7 +82,7 @@ export async function openBare({ dataDir, ring, decorate, batch }: BareOptions):
       caller: SYSTEM,
     });
     const audit = new AuditLog({ store, logger, metrics: createMetrics() });
-    const deps: KekDeps = { store, vault, keks, chainKey, audit, clock, logger };
+    const deps: KekDeps = { store, vault, keks, chainKey, audit, clock, logger, outside: NO_OUTSIDE_KEYS };
     const rewrap = new KeyRewrap({
       ...deps,
       caller: SYSTEM,

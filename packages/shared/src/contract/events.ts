@@ -4,6 +4,8 @@ import { keyNameSchema } from './keys.ts';
 /** Key events that BunKMS pushes to services. They have the names of their audit records. */
 export const KEY_EVENTS = [
   'key.rotate',
+  'key.attach',
+  'key.detach',
   'key.enable',
   'key.disable',
   'key.schedule_deletion',

@@ -68,6 +68,23 @@ export const keyVersionParamSchema = z
  */
 export const HOLDER_UNKNOWN = 'unknown';
 
+/** The name of an outside key: of an entry in `BUNKMS_OUTSIDE_KEYS_FILE`. */
+export const outsideNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, {
+  error: 'a name has lower-case letters, digits and hyphens, at most 63',
+});
+
+/** How long a holder may keep a released key of a customer, seconds. */
+export const LEASE_TTL_S_MIN = 60;
+export const LEASE_TTL_S_MAX = 900;
+export const leaseTtlSchema = z.int().min(LEASE_TTL_S_MIN).max(LEASE_TTL_S_MAX);
+
+/** The body of `PUT /v1/keys/{name}/outside`. */
+export const attachKeySchema = z.strictObject({
+  key: outsideNameSchema,
+  lease_ttl_s: leaseTtlSchema.default(LEASE_TTL_S_MAX),
+});
+export type AttachKey = z.infer<typeof attachKeySchema>;
+
 export const keyStateSchema = z.enum(['enabled', 'disabled', 'pending_deletion', 'destroyed']);
 
 /**
@@ -102,6 +119,8 @@ export const keyInfoSchema = z.object({
   move: z.uuid().optional(),
   /** When its holder announced that it will be shredded. */
   deletion_intended_at: z.iso.datetime().optional(),
+  /** The outside key that new versions need as well; absent without one. */
+  outside: z.object({ key: outsideNameSchema, lease_ttl_s: leaseTtlSchema }).optional(),
 });
 export type KeyInfo = z.infer<typeof keyInfoSchema>;
 
@@ -127,6 +146,17 @@ export const keyDetailSchema = z.object({
   damaged_versions: z.array(z.int().positive()).optional(),
 });
 export type KeyDetail = z.infer<typeof keyDetailSchema>;
+
+/**
+ * The answer of `PUT` and `DELETE /v1/keys/{name}/outside`: the key, its older versions that are not
+ * protected as new ones are, and the KEKs that open copies of its versions from before.
+ */
+export const attachedKeySchema = z.object({
+  ...keyInfoSchema.shape,
+  other_versions: z.array(z.int().positive()),
+  kek_ids: z.array(z.string()),
+});
+export type AttachedKey = z.infer<typeof attachedKeySchema>;
 
 /**
  * A page of keys, ordered by name. Damaged keys are listed separately, by name only, because their state is

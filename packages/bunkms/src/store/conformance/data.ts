@@ -77,6 +77,7 @@ export function key(name: string, more: Partial<KeyRecord> = {}): KeyChange {
     holder: null,
     offer: null,
     intendedAt: null,
+    outside: null,
     ...more,
   };
   return changed(record, [first], 'key.create');

@@ -85,8 +85,8 @@ export class KeyTable {
   *put(record: KeyRecord): Sql<void> {
     yield* runOne(
       `INSERT INTO keys (name, type, state, version, revision, exportable, rotate_after_days, due_at, created_at, destroyed_at,
-         kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, offer_generation, intended_at, id)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
+         kek_ids, idempotency_key, idempotency_request, version_digests, holder, offered_to, move, offer_generation, intended_at, outside, id)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
       ...keyValuesOf(record),
       record.id,
     );
@@ -124,8 +124,9 @@ export class KeyTable {
     const changed = yield* run(
       `UPDATE keys SET name = $1, type = $2, state = $3, version = $4, revision = $5, exportable = $6, rotate_after_days = $7,
          due_at = $8, created_at = $9, destroyed_at = $10, kek_ids = $11, idempotency_key = $12, idempotency_request = $13,
-         version_digests = $14, holder = $15, offered_to = $16, move = $17, offer_generation = $18, intended_at = $19
-       WHERE id = $20 AND revision = $21 AND version_digests = $22`,
+         version_digests = $14, holder = $15, offered_to = $16, move = $17, offer_generation = $18, intended_at = $19,
+         outside = $20
+       WHERE id = $21 AND revision = $22 AND version_digests = $23`,
       ...keyValuesOf(record),
       previous.id,
       previous.revision,

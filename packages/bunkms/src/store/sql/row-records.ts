@@ -1,7 +1,7 @@
 import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import type { MayIssue, TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { AuditDraft } from '../../records/chain.ts';
-import type { KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
+import type { KeyOutside, KeyRecord, KeyVersionRecord } from '../../records/key-record.ts';
 
 /** A row by column names. Both databases return the same values, except booleans. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -38,6 +38,7 @@ export function keyRecordOf(row: Row): KeyRecord {
         ? null
         : { to: to ?? '', move: move ?? '', generation: generation ?? '' },
     intendedAt: row['intended_at'] as string | null,
+    outside: outsideOf(row['outside'] as string | null),
   };
 }
 
@@ -63,7 +64,14 @@ export function keyValuesOf(record: KeyRecord) {
     record.offer?.move ?? null,
     record.offer?.generation ?? null,
     record.intendedAt,
+    record.outside === null ? null : JSON.stringify(record.outside),
   ] as const;
+}
+
+function outsideOf(text: string | null): KeyRecord['outside'] {
+  if (text === null) return null;
+  const { key = UNREADABLE, identity = '', leaseTtlS = 0 } = readJson<KeyOutside>(text) ?? {};
+  return { key, identity, leaseTtlS };
 }
 
 /** @param prefix of its columns in a joined row. */

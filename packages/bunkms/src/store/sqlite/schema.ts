@@ -37,7 +37,8 @@ const SCHEMA = `
     offered_to TEXT,
     move TEXT,
     offer_generation TEXT,
-    intended_at TEXT
+    intended_at TEXT,
+    outside TEXT
   ) STRICT;
   CREATE INDEX keys_by_due ON keys (due_at) WHERE due_at IS NOT NULL;
   CREATE INDEX keys_by_idempotency ON keys (idempotency_key, created_at) WHERE idempotency_key IS NOT NULL;

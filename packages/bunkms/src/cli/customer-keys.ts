@@ -1,0 +1,120 @@
+import { type Command, command, parserOf, wholeNumber } from '@bundoc/shared/cli/command';
+import { counted } from '@bundoc/shared/cli/counted';
+import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { createProgress } from '@bundoc/shared/cli/progress';
+import {
+  type AttachedKey,
+  keyNameSchema,
+  LEASE_TTL_S_MAX,
+  LEASE_TTL_S_MIN,
+  outsideNameSchema,
+} from '@bundoc/shared/contract/keys';
+import type { Environment } from '@bundoc/shared/process/config';
+import { attachKey, detachKey, protectionOf, rewrapVersions } from '../keys/attach-key.ts';
+import { allKeys } from '../keys/read-keys.ts';
+import { CLI_CALLER } from '../records/caller.ts';
+import { UsageError } from './errors.ts';
+import { type CliDeps, withKeys } from './open-kms.ts';
+
+const keyName = parserOf(keyNameSchema);
+const outsideName = parserOf(outsideNameSchema);
+
+/** `bunkms outside attach|detach|rewrap|status`: keys that open only with an outside key as well. */
+export function addCustomerKeyCommands(group: Command, environment: Environment): void {
+  const change = async (options: JsonOption, act: (deps: CliDeps) => Promise<AttachedKey>) => {
+    const key = await withKeys(environment, act);
+    print(options, key, () => linesOf(key));
+  };
+  command(group, 'attach', 'lets new versions of a key open only with an outside key as well')
+    .argument('<key>', 'the key', keyName)
+    .argument('<name>', 'the entry of the file', outsideName)
+    .option(
+      '--lease <seconds>',
+      'how long a released key may be kept',
+      wholeNumber(LEASE_TTL_S_MIN, LEASE_TTL_S_MAX),
+      LEASE_TTL_S_MAX,
+    )
+    .action((name, key, { lease, ...options }) =>
+      change(options, (deps) => attachKey(deps, { name, key, lease_ttl_s: lease }, CLI_CALLER)),
+    );
+  command(group, 'detach', 'lets new versions of a key open without its outside key, which is not asked')
+    .argument('<key>', 'the key', keyName)
+    .action((name, options) => change(options, (deps) => detachKey(deps, { name }, CLI_CALLER)));
+  command(group, 'rewrap', 'protects the older versions of keys as their new ones are')
+    .argument('[key]', 'one key', keyName)
+    .option('--all <name>', 'all keys that are attached to this entry', outsideName)
+    .action((name, { all, ...options }) => rewrap(environment, { name, all }, options));
+  command(group, 'status', 'the keys that are attached, and their versions that are not protected yet')
+    .argument('[key]', 'one key', keyName)
+    .action(async (name, options) => {
+      const keys = await withKeys(environment, (deps) => statusOf(deps, name));
+      print(options, { keys }, () => (keys.length === 0 ? ['no key is attached'] : keys.flatMap(linesOf)));
+    });
+}
+
+async function rewrap(
+  environment: Environment,
+  { name, all }: { readonly name: string | undefined; readonly all: string | undefined },
+  options: JsonOption,
+): Promise<void> {
+  if ((name === undefined) === (all === undefined))
+    throw new UsageError('name one key, or an outside key by --all');
+  const keys = await withKeys(environment, async (deps) => {
+    const chosen = (await statusOf(deps, name)).filter(
+      ({ outside }) => all === undefined || outside?.key === all,
+    );
+    using progress = createProgress('{bar} {value}/{total} versions, {eta_formatted} left');
+    progress.start(chosen.reduce((sum, { other_versions: others }) => sum + others.length, 0));
+    let versions = 0;
+    const onDone = (count: number) => {
+      versions += count;
+      progress.update(versions);
+    };
+    const done: AttachedKey[] = [];
+    for (const key of chosen) done.push(await rewrapAll(deps, key, onDone));
+    return done;
+  });
+  print(options, { keys }, () => keys.flatMap(linesOf));
+}
+
+/** Its versions in groups: each is a change by itself, after which the command may be interrupted. */
+async function rewrapAll(
+  deps: CliDeps,
+  key: AttachedKey,
+  onDone: (versions: number) => void,
+): Promise<AttachedKey> {
+  let present = key;
+  while (present.other_versions.length > 0) {
+    const next = await rewrapVersions(deps, { name: key.name }, CLI_CALLER);
+    onDone(present.other_versions.length - next.other_versions.length);
+    present = next;
+  }
+  return present;
+}
+
+/** Keys that are attached, or have a version that still needs an outside key. */
+async function statusOf(deps: CliDeps, only: string | undefined): Promise<AttachedKey[]> {
+  if (only !== undefined) return [await protectionOf(deps, only)];
+  const keys: AttachedKey[] = [];
+  for await (const { name, record } of allKeys(deps)) {
+    if (record === undefined || record.state === 'destroyed') continue;
+    const key = await protectionOf(deps, name);
+    if (key.outside !== undefined || key.other_versions.length > 0) keys.push(key);
+  }
+  return keys;
+}
+
+function linesOf({ name, version, outside, other_versions: others, kek_ids: kekIds }: AttachedKey): string[] {
+  const state =
+    outside === undefined ? 'not attached' : `attached to ${outside.key}, leases of ${outside.lease_ttl_s} s`;
+  const lines = [rowLine(name, `version ${version}`, state)];
+  if (others.length > 0)
+    lines.push(
+      `  ${counted(others.length, 'version')} protected otherwise: ${others.join(', ')}; run "bunkms outside rewrap ${name}"`,
+    );
+  if (outside !== undefined)
+    lines.push(
+      `  copies from before open with the KEKs ${kekIds.join(', ')}: rotate the KEK and retire them`,
+    );
+  return lines;
+}

@@ -1,0 +1,183 @@
+import { isDeepStrictEqual } from 'node:util';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { AttachedKey, AttachKey } from '@bundoc/shared/contract/keys';
+import type { OutsideKey } from '../outside/port.ts';
+import type { Caller } from '../records/caller.ts';
+import { outsideDetail } from '../records/key-outside.ts';
+import type { KeyOutside, KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
+import { infoOfKey, nextRotationAt, refuseDestroyed, requireEnabled } from './key-state.ts';
+import { mintVersion, wrapVersion } from './mint-version.ts';
+import { findAttached, openDek, outsideOf, outsideRefusal, requireOpens } from './open-dek.ts';
+import { requireSpare, withKek } from './rotate-key.ts';
+import { type AuthenticKey, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
+
+/**
+ * Keys of customers: a key that is attached to an outside key opens only with it as well, from a new version
+ * on. Older versions follow by {@link rewrapVersions}. Each step may be cut short and repeated; the key is
+ * usable throughout.
+ */
+
+/** Versions that one call protects: an outside key takes eight calls at once. */
+const AT_ONCE = 8;
+
+/**
+ * Attaches a key to an outside key, by a new version. A repetition without effect leaves no record.
+ *
+ * @throws AppError `outside_key_unknown` for an entry that does not exist, or does not allow the key;
+ *   `outside_key_denied`, `outside_key_unavailable`, and of `rotateKey`.
+ */
+export async function attachKey(
+  deps: KeyDeps,
+  wanted: KeyRequest & AttachKey,
+  caller: Caller,
+): Promise<AttachedKey> {
+  const changed = await changeKey(deps, wanted, 'current', caller, async (key, time) => {
+    requireEnabled(key.record);
+    const { name } = key.record;
+    if (!deps.outside.allows(wanted.key, name)) throw new AppError('outside_key_unknown');
+    const target = await findAttached(deps.outside, wanted.key, null);
+    const outside = { key: wanted.key, identity: target.identity, leaseTtlS: wanted.lease_ttl_s };
+    if (isUnder(deps, key, outside)) return withLease(key.record, outside);
+    await requireUnwraps(deps, target);
+    return await withNewVersion(deps, key, time, { action: 'key.attach', outside, target });
+  });
+  return attachedOf(deps, changed);
+}
+
+/**
+ * Detaches a key from its outside key, by a new version. The outside key is not asked: its holder may have
+ * taken it back.
+ *
+ * @throws AppError as `rotateKey`.
+ */
+export async function detachKey(deps: KeyDeps, wanted: KeyRequest, caller: Caller): Promise<AttachedKey> {
+  const changed = await changeKey(deps, wanted, 'current', caller, async (key, time) => {
+    requireEnabled(key.record);
+    if (isUnder(deps, key, null)) return undefined;
+    return await withNewVersion(deps, key, time, { action: 'key.detach', outside: null, target: undefined });
+  });
+  return attachedOf(deps, changed);
+}
+
+/**
+ * Protects some older versions of a key as its present ones are: under its outside key, or under none. Copies
+ * that were made before stay as they are, in backups and at holders, and open with their KEKs. Repeat it
+ * until no version is left.
+ *
+ * @throws AppError `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`, `key_destroyed`,
+ *   and of {@link changeKey}. Nothing of the key has changed then.
+ */
+export async function rewrapVersions(
+  deps: KeyDeps,
+  wanted: KeyRequest,
+  caller: Caller,
+): Promise<AttachedKey> {
+  const changed = await changeKey(deps, wanted, 'all', caller, async (key) => {
+    const { record } = key;
+    refuseDestroyed(record);
+    const others = key.versions.filter((version) => isOther(deps, record, version)).slice(0, AT_ONCE);
+    if (others.length === 0) return undefined;
+    const versions = await Promise.all(others.map((version) => rewrapped(deps, record, version)));
+    const kekIds = withKek(record.kekIds, deps.vault);
+    const detail = { kek_id: deps.vault.currentKekId };
+    return { action: 'key.rewrap', record: { ...record, kekIds }, versions, detail };
+  });
+  return attachedOf(deps, changed);
+}
+
+interface Attachment {
+  readonly action: 'key.attach' | 'key.detach';
+  readonly outside: KeyOutside | null;
+  readonly target: OutsideKey | undefined;
+}
+
+async function withNewVersion(
+  deps: KeyDeps,
+  { record: present }: AuthenticKey,
+  time: string,
+  { action, outside, target }: Attachment,
+): Promise<Decision> {
+  requireSpare(present);
+  const identity = { keyId: present.id, name: present.name, version: present.version + 1 };
+  const added = await mintVersion(deps.vault, identity, time, target);
+  const kekIds = withKek(present.kekIds, deps.vault);
+  const record = { ...present, version: added.version, kekIds, outside };
+  return {
+    action,
+    record: { ...record, dueAt: nextRotationAt(record, time) },
+    versions: [added],
+    version: added.version,
+    detail: { kcv: added.kcv, ...(outside === null ? {} : outsideDetail(outside)) },
+  };
+}
+
+/** A change of the lease alone needs no new version. */
+function withLease(record: KeyRecord, outside: KeyOutside): Decision | undefined {
+  if (isDeepStrictEqual(record.outside, outside)) return undefined;
+  const detail = outsideDetail(outside);
+  return { action: 'key.attach', record: { ...record, outside }, version: record.version, detail };
+}
+
+/** Whether the current version is protected so, by this very outside key. */
+function isUnder(deps: KeyDeps, key: AuthenticKey, outside: KeyOutside | null): boolean {
+  const { record } = key;
+  if (record.outside?.key !== outside?.key || record.outside?.identity !== outside?.identity) return false;
+  const current = versionOf(key, record.version, deps.logger);
+  return outsideOf(deps, record.name, current) === outside?.key;
+}
+
+/** A provider may keep what it needs to unwrap in its process alone: another one must unwrap it, too. */
+async function requireUnwraps({ outside }: KeyDeps, target: OutsideKey): Promise<void> {
+  try {
+    await using fresh = await outside.openFresh(target.name);
+    if (fresh?.identity !== target.identity) throw new AppError('outside_key_changed');
+    await fresh.check();
+  } catch (error) {
+    throw outsideRefusal(target.name, error);
+  }
+}
+
+function isOther(deps: KeyDeps, { name, outside }: KeyRecord, version: KeyVersionRecord): boolean {
+  if (version.state !== 'available') return false;
+  try {
+    return outsideOf(deps, name, version) !== outside?.key;
+  } catch (error) {
+    // A damaged version is a finding of "kek verify".
+    if (hasCode(error, 'key_damaged')) return false;
+    throw error;
+  }
+}
+
+async function rewrapped(
+  deps: KeyDeps,
+  record: KeyRecord,
+  version: KeyVersionRecord,
+): Promise<KeyVersionRecord> {
+  const { id: keyId, name, outside } = record;
+  const target = outside === null ? undefined : await findAttached(deps.outside, outside.key, outside);
+  const dek = await openDek(deps, record, version);
+  try {
+    const identity = { keyId, name, version: version.version };
+    const renewed = { ...version, wrapped: await wrapVersion(deps.vault, dek, identity, target) };
+    requireOpens(deps, name, renewed);
+    return renewed;
+  } finally {
+    dek.fill(0);
+  }
+}
+
+function attachedOf(deps: KeyDeps, { record }: ChangedKey): Promise<AttachedKey> {
+  return protectionOf(deps, record.name);
+}
+
+/** The key, and which of its versions are not protected as new ones are. Asks no outside key. */
+export async function protectionOf(deps: KeyDeps, name: string): Promise<AttachedKey> {
+  const { record, versions } = await readStoredKey(deps, name, 'all');
+  const others = versions.filter((version) => isOther(deps, record, version));
+  return {
+    ...infoOfKey({ record, versions }),
+    other_versions: others.map(({ version }) => version),
+    kek_ids: [...record.kekIds],
+  };
+}
