@@ -6,6 +6,7 @@ import { formatError } from '@bundoc/shared/logs/error-line';
 import { WORDS } from '@bundoc/shared/logs/fault-words';
 import { ConfigError, unreadable } from '@bundoc/shared/process/config';
 import { z } from 'zod';
+import { OUTSIDE_NAME } from './port.ts';
 
 const FILE_BYTES_MAX = 1_048_576;
 const ENTRIES_MAX = 1_000;
@@ -72,7 +73,7 @@ export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, awsKms, pk
 /** How one outside key is reached. Paths are absolute. */
 export type OutsideEntry = z.infer<typeof entrySchema>;
 
-const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, {
+const nameSchema = z.string().regex(OUTSIDE_NAME, {
   error: 'a name has lower-case letters, digits and hyphens, at most 63',
 });
 const fileSchema = z.strictObject({

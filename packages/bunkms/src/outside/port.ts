@@ -2,6 +2,8 @@
 export const SECRET_BYTES = { min: 32, max: 64 } as const;
 /** The longest wrapped secret, bytes: that of an RSA key of 3,072 bits. */
 export const BLOB_BYTES_MAX = 384;
+/** What the operator may call an outside key. */
+export const OUTSIDE_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 /** How long a call may take, milliseconds, with its wait for others. A caller of BunKMS waits for it. */
 export const CALL_MS = 1_500;
 
