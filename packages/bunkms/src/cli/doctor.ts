@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ownUrl, type Trust } from '@bundoc/shared/cli/ask-service';
@@ -13,7 +12,7 @@ import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
-import { isSealedRing, parseSealedRing } from '../vault/sealed-ring.ts';
+import { checkFormer, checkSeal } from './doctor-seal.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
@@ -79,36 +78,8 @@ async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean
         `run "chmod 600 ${kek.path}"`,
       );
   }
-  checkSlots(checkup, config);
+  await checkSeal(checkup, config);
   return true;
-}
-
-/** Warns of a sealed ring that the loss of one key would lose. */
-function checkSlots(checkup: Checkup, { kek }: BunkmsConfig): void {
-  const ring = kek.kind === 'file' ? parseSealedRing(readFileSync(kek.path)) : undefined;
-  if (ring === undefined) return;
-  const slots = ring.slots.map(({ name }) => name);
-  const found = `the ring is sealed by ${slots.join(', ')}`;
-  if (slots.length > 1) checkup.ok('seal', found);
-  else
-    checkup.warn(
-      'seal',
-      `${found} alone: without that key, everything is lost`,
-      'keep the KEKs in a safe, or add a slot by "bunkms seal add <name>"',
-    );
-}
-
-/** Warns of KEKs that were in a former file of a sealed ring: that file opens what they wrap. */
-async function checkFormer(checkup: Checkup, { vault, keks }: CliKms, { kek }: BunkmsConfig): Promise<void> {
-  if (kek.kind !== 'file' || !isSealedRing(readFileSync(kek.path))) return;
-  const { current, keks: known } = await keks.refresh();
-  const former = vault.kekIds.filter((id) => id !== current && known.get(id)?.standing !== 'retired');
-  if (former.length > 0)
-    checkup.warn(
-      'seal',
-      `former ring files may open what these KEKs wrap: ${former.join(', ')}`,
-      'retire them by "bunkms kek retire", and destroy the files and backups that need them',
-    );
 }
 
 async function checkInstallation(

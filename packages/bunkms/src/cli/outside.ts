@@ -13,15 +13,19 @@ import type { FindOutsideKey } from '../vault/open-ring.ts';
 import { CliFailure, EXIT } from './errors.ts';
 
 /**
- * The outside keys of one command, which opens each at its first use. They are closed at its end.
+ * The outside keys of one command, which opens each at its first use. They are closed at its end, and none is
+ * found after that.
  *
  * @throws ConfigError from `find` for a faulty file.
  */
 export function commandKeys(file: string | undefined): AsyncDisposable & { readonly find: FindOutsideKey } {
   const opened = new Map<string, Promise<BoundedKey>>();
   let entries: OutsideEntries | undefined;
+  let isClosed = false;
   return {
     find: async (name) => {
+      // A key that is opened now would never be closed, and its process would keep this one alive.
+      if (isClosed) return undefined;
       entries ??= file === undefined ? new Map() : readEntries(file);
       const entry = entries.get(name);
       if (entry === undefined) return undefined;
@@ -30,9 +34,9 @@ export function commandKeys(file: string | undefined): AsyncDisposable & { reado
       return await key;
     },
     [Symbol.asyncDispose]: async () => {
-      const keys = [...opened.values()];
-      opened.clear();
-      for (const key of keys) await (await key)[Symbol.asyncDispose]();
+      isClosed = true;
+      // One that could not be opened has told so already, and another one may have served.
+      for (const key of opened.values()) await (await key.catch(() => undefined))?.[Symbol.asyncDispose]();
     },
   };
 }
