@@ -13,7 +13,8 @@ import { KeyCalls } from './support/lifecycle.ts';
 import { PATIENT } from './support/process.ts';
 import { TransitServer } from './support/transit-server.ts';
 
-const SOURCE = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+const FAULTS = fileURLToPath(new URL('./support/faults-at.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../src/cli/main.ts', import.meta.url));
 const NAMES = ['a-dek', 'b-dek', 'c-dek'];
 /** What a write of the ring does with files, in this order. */
 const STEPS = ['open', 'write', 'sync', 'chmod', 'rename', 'open', 'sync'] as const;
@@ -82,16 +83,13 @@ describe('a command that writes the ring, and is killed or cannot write', () => 
   async function run(name: string, args: readonly string[], fault: string) {
     const trace = join(folder, `${name}.trace`);
     writeFileSync(trace, '');
-    const finished = await runNode(
-      [`--import=${SOURCE('./support/faults-at.ts')}`, SOURCE('../src/cli/main.ts'), ...args],
-      {
-        ...PATIENT,
-        ...at(name),
-        FAULT_AT: fault,
-        FAULT_TRACE: trace,
-        FAULT_FOLDER: join(folder, name, 'secrets'),
-      },
-    );
+    const finished = await runNode([`--import=${FAULTS}`, MAIN, ...args], {
+      ...PATIENT,
+      ...at(name),
+      FAULT_AT: fault,
+      FAULT_TRACE: trace,
+      FAULT_FOLDER: join(folder, name, 'secrets'),
+    });
     return { ...finished, steps: readFileSync(trace, 'utf8').trim().split('\n') };
   }
 
@@ -150,7 +148,7 @@ describe('a command that writes the ring, and is killed or cannot write', () => 
     expect(steps.length).toBeGreaterThan(STEPS.length + 5);
   });
 
-  /** All steps in the long form; else one, by chance. */
+  /** All steps in the long form; else one by chance, which the name of its test has. */
   const chosen = <T>(all: readonly T[]): readonly T[] => (LONG ? all : [all[randomInt(all.length)] as T]);
   const kills = STEPS.flatMap((_, index) => ['before', 'torn', 'after'].map((how) => `${index + 1}:${how}`));
   const errors = STEPS.flatMap((_, index) => ERRORS.map((code) => `${index + 1}:${code}`));
