@@ -38,7 +38,7 @@ export async function checkSeal(checkup: Checkup, { kek, outsideKeysFile }: Bunk
     checkup.warn(
       'seal',
       `${found} alone: without that key, everything is lost`,
-      'keep the KEKs in a safe, or add a slot by "bunkms seal add <name>"',
+      'keep the KEKs in safes by "bunkms kek split", or add a slot by "bunkms seal add <name>"',
     );
   await checkup.try('seal', 'correct BUNKMS_OUTSIDE_KEYS_FILE', () => {
     if (outsideKeysFile !== undefined && areOnlyBunkms(slots, readEntries(outsideKeysFile)))

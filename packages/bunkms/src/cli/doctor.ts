@@ -11,6 +11,8 @@ import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
+import { newestSplit } from '../kek/split-record.ts';
+import { neededKeks } from '../records/kek-state.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
 import { checkFormer, checkSeal } from './doctor-seal.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
@@ -82,6 +84,22 @@ async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean
   return true;
 }
 
+/** Warns when the newest shares of the KEKs lack one that is in use: they are older than a rotation. */
+async function checkShares(checkup: Checkup, { vault, keks, store, state }: CliKms): Promise<void> {
+  const split = await newestSplit({ store, chainKey: state.chainKey });
+  if (split === undefined) return;
+  const needed = neededKeks(await keks.refresh()).filter((id) => vault.holds(id));
+  const missing = needed.filter((id) => !split.kekIds.includes(id));
+  const found = `the newest shares of the KEKs, split ${split.id} of ${split.time.slice(0, 10)},`;
+  if (missing.length === 0) checkup.ok('kek shares', `${found} have every KEK in use`);
+  else
+    checkup.warn(
+      'kek shares',
+      `${found} are older than a rotation: they lack ${missing.join(', ')}`,
+      'run "bunkms kek split" again, give out the new shares, and destroy the old ones',
+    );
+}
+
 async function checkInstallation(
   checkup: Checkup,
   config: BunkmsConfig,
@@ -98,6 +116,7 @@ async function checkInstallation(
         `the KEK ${kms.vault.currentKekId} opens the installation, which has ${counted(keys, 'key')}`,
       );
       await checkFormer(checkup, kms, config);
+      await checkShares(checkup, kms);
       if (kms.trust.isSealed)
         checkup.fail(
           'database',
