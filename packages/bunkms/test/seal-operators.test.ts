@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
+  chmodSync,
   existsSync,
   lstatSync,
   readdirSync,
@@ -163,6 +164,22 @@ describe('a sealed ring', () => {
     const found = await findings('seal');
     expect(found).not.toContain(waits);
     expect(found).toContain(`warn: former ring files may open what these KEKs wrap: ${former[0]}`);
+  });
+});
+
+describe('doctor', () => {
+  it('checks the file of outside keys, and who may read the credentials that it names', async () => {
+    chmodSync(join(folder, 'one.token'), 0o600);
+    chmodSync(join(folder, 'two.token'), 0o644);
+    expect(await findings('outside keys')).toEqual([
+      'ok: 2 entries; "bunkms outside check" asks them',
+      `warn: others may read ${join(folder, 'two.token')}, token_file of two (mode 644)`,
+    ]);
+    writeEntries({ one: { kind: 'transit' } });
+    const faults = ['url', 'key', 'token_file'].map((member) =>
+      expect.stringMatching(`^fail: .*keys\\.one\\.${member}: `),
+    );
+    expect(await findings('outside keys')).toEqual(faults);
   });
 });
 

@@ -1,5 +1,6 @@
-import { readFileSync, realpathSync } from 'node:fs';
+import { readFileSync, realpathSync, statSync } from 'node:fs';
 import type { Checkup } from '@bundoc/shared/cli/checkup';
+import { counted } from '@bundoc/shared/cli/counted';
 import { leftoversOf } from '@bundoc/shared/files/private-file';
 import type { BunkmsConfig } from '../config.ts';
 import { type OutsideEntries, readEntries } from '../outside/entries.ts';
@@ -15,6 +16,30 @@ export const ONLY_BUNKMS = {
 /** Whether every slot has an entry here that is a key of another BunKMS. */
 export function areOnlyBunkms(slots: readonly string[], entries: OutsideEntries): boolean {
   return slots.length > 0 && slots.every((name) => entries.get(name)?.kind === 'bunkms');
+}
+
+/** Checks the file of outside keys, and who may read the credentials that it names. */
+export async function checkOutside(checkup: Checkup, { outsideKeysFile }: BunkmsConfig): Promise<void> {
+  if (outsideKeysFile === undefined) return;
+  await checkup.try('outside keys', 'correct BUNKMS_OUTSIDE_KEYS_FILE', () => {
+    const entries = readEntries(outsideKeysFile);
+    checkup.ok(
+      'outside keys',
+      `${counted(entries.size, 'entry', 'entries')}; "bunkms outside check" asks them`,
+    );
+    if (process.platform === 'win32') return;
+    for (const [name, entry] of entries)
+      for (const member of ['token_file', 'pin_file', 'credentials_file'] as const) {
+        const path: string | undefined = member in entry ? Reflect.get(entry, member) : undefined;
+        const mode = path === undefined ? 0 : (statSync(path, { throwIfNoEntry: false })?.mode ?? 0);
+        if ((mode & 0o077) !== 0)
+          checkup.warn(
+            'outside keys',
+            `others may read ${path}, ${member} of ${name} (mode ${(mode & 0o777).toString(8)})`,
+            `run "chmod 600 ${path}"`,
+          );
+      }
+  });
 }
 
 /** Warns of a ring in a file that is easily lost, or lies about in a copy. */

@@ -14,7 +14,7 @@ import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { newestSplit } from '../kek/split-record.ts';
 import { neededKeks } from '../records/kek-state.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
-import { checkFormer, checkSeal } from './doctor-seal.ts';
+import { checkFormer, checkOutside, checkSeal } from './doctor-seal.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
@@ -46,6 +46,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const config = checkup.config(() => readConfig(environment));
   if (config === undefined) return;
   const hasKek = await checkKek(checkup, config);
+  await checkOutside(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
   if (hasKek && isOpen) await checkInstallation(checkup, config, environment, options);
