@@ -1,4 +1,5 @@
 import { networkInterfaces } from 'node:os';
+import { setTimeout as pause } from 'node:timers/promises';
 import { listen } from '@bundoc/shared/http/listen';
 import type { HttpTimes } from '@bundoc/shared/http/server';
 import { createLogger, type Logger } from '@bundoc/shared/logs/logger';
@@ -143,13 +144,19 @@ export async function startBunkms(
   return { apiUrl, internalUrl, drain, withdrawn: withdrawal.withdrawn, close };
 }
 
-/** Records that the ring was withdrawn. `withdrawn` resolves after that, even if it cannot be recorded. */
+/** How long the record of a withdrawal may delay it, milliseconds: the store may hang. */
+const RECORD_MS = 5_000;
+
+/**
+ * Records that the ring was withdrawn, or logs the record. `withdrawn` resolves after that, or after
+ * {@link RECORD_MS}.
+ */
 function withdrawalTo(audit: AuditLog, clock: Clock) {
   const { promise: withdrawn, resolve } = Promise.withResolvers<void>();
   const onWithdrawn = (slots: readonly string[]) => {
     const record = { severity: 'CRITICAL', detail: { slots: slots.join(', ') } } as const;
-    const recorded = audit.append(draftNow({ clock }, SYSTEM, 'seal.withdrawn', record));
-    void recorded.catch(() => undefined).finally(resolve);
+    const recorded = audit.record(draftNow({ clock }, SYSTEM, 'seal.withdrawn', record));
+    void Promise.race([recorded, pause(RECORD_MS, undefined, { ref: false })]).then(() => resolve());
   };
   return { withdrawn, onWithdrawn };
 }

@@ -18,18 +18,30 @@ export async function runBunkms(
 ): Promise<RunningBunkms> {
   const logger = dependencies.logger ?? createLogger({ service: 'bunkms', level: config.logLevel });
   const running = await startBunkms(config, { ...dependencies, logger });
-  void running.withdrawn.then(() => replaceProcess(running, logger)).catch(end);
-  return running;
+  let isStopping = false;
+  const close = () => {
+    isStopping = true;
+    return running.close();
+  };
+  // A service that its supervisor stops must not come back.
+  const mayReplace = () => !isStopping && !running.drain.isDraining;
+  void running.withdrawn.then(() => replaceProcess(running, mayReplace, logger)).catch(end);
+  return { ...running, close };
 }
 
 /**
  * Replaces this process by itself: no key is left in its memory, whatever refers to it, and its supervisor
  * notices nothing. A supervisor with a channel, or a system without that call, starts another process.
  */
-async function replaceProcess(running: RunningBunkms, logger: Logger): Promise<void> {
-  logger.error('the ring is withdrawn: a new process replaces this one, which has its keys in memory');
+async function replaceProcess(
+  running: RunningBunkms,
+  mayReplace: () => boolean,
+  logger: Logger,
+): Promise<void> {
+  logger.error('the ring is withdrawn: this process ends, which has its keys in memory');
   await Promise.race([running.close(), pause(END_MS)]);
   logger.flush();
+  if (!mayReplace()) return;
   if (process.connected || process.execve === undefined) throw new Error('the ring is withdrawn');
   process.execve(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)]);
 }

@@ -2,9 +2,12 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, onTestFinished } from 'vitest';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { expect, it, onTestFinished } from 'vitest';
 import { BunkmsKey } from '../src/outside/bunkms-key.ts';
+import { OutsideKeys } from '../src/outside/outside-keys.ts';
 import { TransitKey } from '../src/outside/transit-key.ts';
+import { HostileServer } from './support/hostile-server.ts';
 import { startKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
 import { conformsToPort } from './support/outside-providers.ts';
@@ -64,4 +67,38 @@ conformsToPort('another BunKMS', async () => {
     },
     [Symbol.asyncDispose]: () => kms[Symbol.asyncDispose](),
   };
+});
+
+it('a call of a key whose entry is replaced or removed ends at once, and the next one asks what the entry names now', async () => {
+  await using before = await HostileServer.start();
+  await using after = await HostileServer.start();
+  before.misdeed = () => undefined;
+  const secret = randomBytes(32);
+  after.misdeed = (response) =>
+    response.end(JSON.stringify({ data: { plaintext: secret.toString('base64') } }));
+  const file = fileOf('');
+  const tokenFile = fileOf('hvs.token');
+  const write = (...servers: HostileServer[]) => {
+    const entries = servers.map(({ url }) => [
+      'held',
+      { kind: 'transit', url, key: 'k', token_file: tokenFile },
+    ]);
+    writeFileSync(file, JSON.stringify({ keys: Object.fromEntries(entries) }));
+    outside.check();
+  };
+  const logger = createLogger({ service: 'bunkms', level: 'silent' });
+  await using outside = new OutsideKeys({ file, logger, checkEveryMs: 60_000 });
+  write(before);
+  const blob = Buffer.from('vault:v1:AAAA');
+  const hanging = (await outside.find('held'))?.unwrap(blob).catch((error: unknown) => error);
+  await before.asked();
+  write(after);
+  expect(await hanging).toMatchObject({
+    fault: 'unavailable',
+    message: expect.stringMatching(/^no answer of/),
+  });
+  expect(await (await outside.find('held'))?.unwrap(blob)).toEqual(secret);
+  write();
+  expect(await outside.find('held')).toBeUndefined();
+  expect(before.received).toHaveLength(1);
 });

@@ -10,6 +10,7 @@ import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { BoundedKey } from '../src/outside/bounded-key.ts';
 import { placeOfEntry, readEntries } from '../src/outside/entries.ts';
 import { openOutsideKey } from '../src/outside/open-key.ts';
+import { frameOf } from '../src/outside/pkcs11-frames.ts';
 import { Pkcs11Key, type Pkcs11KeyOptions } from '../src/outside/pkcs11-key.ts';
 import type { OutsideFault } from '../src/outside/port.ts';
 import { conformsToPort, faultOf } from './support/outside-providers.ts';
@@ -275,6 +276,33 @@ describe('PKCS#11', needs('softhsm'), () => {
       expect(await provider.unwrap(blob, patient())).toHaveLength(32);
     });
 
+    it('is killed when the module forges an answer, whose content reaches nobody', async () => {
+      await using faulty = await withFaults();
+      await using provider = await opened(faulty.options);
+      const blob = await provider.wrap(randomBytes(32), patient());
+      const cyclic: unknown[] = [];
+      cyclic.push(cyclic);
+      const refusal = { id: 3, fault: 'denied', message: 'forged', isPinRefused: false, isOver: false };
+      for (const forged of [
+        ...[null, 7, 'forged', cyclic, {}, new Error('forged'), { id: 'forged', bytes: Buffer.alloc(32) }],
+        ...[
+          { ...refusal, fault: 'forged' },
+          { ...refusal, message: {} },
+          { ...refusal, isOver: 'forged' },
+        ],
+        { ...refusal, message: 'forged'.repeat(1_000) },
+        // No call has this id.
+        ...[refusal, { id: 3, bytes: Buffer.alloc(32) }].map((answer) => ({ ...answer, id: 1e6 })),
+      ]) {
+        writeFileSync(faulty.frame, frameOf(forged));
+        faulty.is('forge');
+        const failure = await failureOf(provider.unwrap(blob, patient()));
+        expect(failure).toEqual(['unavailable', 'the process of the module sent what is no answer']);
+        faulty.is('');
+        expect(await provider.unwrap(blob, patient())).toHaveLength(32);
+      }
+    });
+
     it('ends when the device is away, and another one serves when it is back', async () => {
       await using faulty = await withFaults();
       await using provider = await opened(faulty.options);
@@ -373,10 +401,19 @@ describe('PKCS#11 of a TPM', needs('tpm'), () => {
 /** A token with one key, behind a module with faults. */
 async function withFaults() {
   const token = await TestToken.soft(AES('one'));
-  const [fault, logins] = [join(token.folder, 'fault'), join(token.folder, 'logins')];
-  const environment = { ...token.environment, REAL_MODULE: token.module, FAULT: fault, LOGINS: logins };
+  const [fault, logins, frame] = ['fault', 'logins', 'frame'].map((name) => join(token.folder, name)) as [
+    ...[string, string, string],
+  ];
+  const environment = {
+    ...token.environment,
+    REAL_MODULE: token.module,
+    FAULT: fault,
+    LOGINS: logins,
+    FRAME: frame,
+  };
   return {
     token,
+    frame,
     options: token.options('one', { module: buildFaultyModule(token.folder), environment }),
     is: (name: string) => writeFileSync(fault, name),
     logins: () => (existsSync(logins) ? readFileSync(logins, 'utf8').split('\n').length - 1 : 0),

@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { createLogger } from '@bundoc/shared/logs/logger';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { openOutsideKey } from '../src/outside/open-key.ts';
+import { runBunkms } from '../src/run-bunkms.ts';
 import { parseKekRing } from '../src/vault/kek-provider.ts';
 import { sealRing } from '../src/vault/sealed-ring.ts';
-import { newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
+import { configOf, newDataDir, newKek, startKms, type TestKms } from './support/kms.ts';
 import { TransitServer } from './support/transit-server.ts';
 
 let folder: string;
@@ -106,6 +108,31 @@ describe('a service whose ring is sealed by an outside key', () => {
     expect(await readiness(kms)).not.toHaveProperty('outside_keys_faults');
   });
 
+  it('is sealed by a ring that none of its slots opens, and unseals when the file is replaced by the right one', async () => {
+    writeEntries({ bao: entryOf(bao) });
+    await sealFile();
+    const right = readFileSync(kekFile());
+    // As sealed by a key that is gone.
+    bao.keys.set('bunkms', randomBytes(32));
+    await using kms = await start();
+    expect(await readiness(kms)).toMatchObject({
+      status: 'sealed',
+      sealed: { reason: 'no slot opens the sealed ring: bao is damaged, safe is offline' },
+    });
+    for (const wrong of [right.subarray(0, 100), Buffer.from('BUNKMSR1'), Buffer.from('nonsense')]) {
+      writeFileSync(kekFile(), wrong);
+      await expect
+        .poll(() => readiness(kms))
+        .toMatchObject({ status: 'sealed', sealed: { reason: 'it could not be unsealed' } });
+      writeFileSync(kekFile(), right);
+      await expect
+        .poll(() => readiness(kms))
+        .toMatchObject({ sealed: { reason: expect.stringContaining('bao is damaged') } });
+    }
+    await sealFile();
+    await expect.poll(() => readiness(kms)).toMatchObject({ status: 'ready' });
+  });
+
   it('keeps the last good outside keys while their file is faulty, and says so', async () => {
     writeEntries({ bao: entryOf(bao) });
     await sealFile();
@@ -124,6 +151,30 @@ describe('a service whose ring is sealed by an outside key', () => {
     await sealFile(`${kek}\n${further}`);
     const staged = async () => (await kms.records()).filter(({ action }) => action === 'kek.stage').length;
     await expect.poll(staged).toBe(1);
+  });
+});
+
+describe('a service whose ring is withdrawn while its supervisor stops it', () => {
+  it.each(['drains', 'closes'] as const)('%s, and does not come back', async (how) => {
+    const execve = vi.spyOn(process, 'execve').mockImplementation(() => undefined as never);
+    writeEntries({ bao: entryOf(bao) });
+    await sealFile();
+    const config = {
+      ...configOf(dataDir, kek),
+      kek: { kind: 'file', path: kekFile() } as const,
+      outsideKeysFile: outsideKeysFile(),
+    };
+    const logger = createLogger({ service: 'bunkms', level: 'silent' });
+    const running = await runBunkms(config, { logger, slotTimes: { everyMs: 20, againMs: 10 } });
+    const drained = how === 'drains' ? running.drain.begin() : undefined;
+    for (const token of bao.tokens.values()) token.mayUse = false;
+    await running.withdrawn;
+    await drained;
+    await running.close();
+    // Another process would be started, or an error thrown, behind the end of the service.
+    for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate);
+    expect(execve).not.toHaveBeenCalled();
+    execve.mockRestore();
   });
 });
 

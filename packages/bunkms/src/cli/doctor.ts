@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ownUrl, type Trust } from '@bundoc/shared/cli/ask-service';
@@ -15,7 +14,7 @@ import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { newestSplit } from '../kek/split-record.ts';
 import { neededKeks } from '../records/kek-state.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
-import { isSealedRing, parseSealedRing } from '../vault/sealed-ring.ts';
+import { checkFormer, checkOutside, checkSeal } from './doctor-seal.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
@@ -47,6 +46,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const config = checkup.config(() => readConfig(environment));
   if (config === undefined) return;
   const hasKek = await checkKek(checkup, config);
+  await checkOutside(checkup, config);
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
   if (hasKek && isOpen) await checkInstallation(checkup, config, environment, options);
@@ -81,36 +81,8 @@ async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean
         `run "chmod 600 ${kek.path}"`,
       );
   }
-  checkSlots(checkup, config);
+  await checkSeal(checkup, config);
   return true;
-}
-
-/** Warns of a sealed ring that the loss of one key would lose. */
-function checkSlots(checkup: Checkup, { kek }: BunkmsConfig): void {
-  const ring = kek.kind === 'file' ? parseSealedRing(readFileSync(kek.path)) : undefined;
-  if (ring === undefined) return;
-  const slots = ring.slots.map(({ name }) => name);
-  const found = `the ring is sealed by ${slots.join(', ')}`;
-  if (slots.length > 1) checkup.ok('seal', found);
-  else
-    checkup.warn(
-      'seal',
-      `${found} alone: without that key, everything is lost`,
-      'keep the KEKs in safes by "bunkms kek split", or add a slot by "bunkms seal add <name>"',
-    );
-}
-
-/** Warns of KEKs that were in a former file of a sealed ring: that file opens what they wrap. */
-async function checkFormer(checkup: Checkup, { vault, keks }: CliKms, { kek }: BunkmsConfig): Promise<void> {
-  if (kek.kind !== 'file' || !isSealedRing(readFileSync(kek.path))) return;
-  const { current, keks: known } = await keks.refresh();
-  const former = vault.kekIds.filter((id) => id !== current && known.get(id)?.standing !== 'retired');
-  if (former.length > 0)
-    checkup.warn(
-      'seal',
-      `former ring files may open what these KEKs wrap: ${former.join(', ')}`,
-      'retire them by "bunkms kek retire", and destroy the files and backups that need them',
-    );
 }
 
 /** Warns when the newest shares of the KEKs lack one that is in use: they are older than a rotation. */

@@ -21,7 +21,7 @@ import {
 import { KeyRewrap } from '../kek/rewrap-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { Vault } from '../vault/vault.ts';
-import { CliFailure } from './errors.ts';
+import { CliFailure, EXIT } from './errors.ts';
 import { bundocOf, fetchWrappings } from './fetch-wrappings.ts';
 import { addKekShareCommands } from './kek-shares.ts';
 import { type CliDeps, pagesOf, withKeys } from './open-kms.ts';
@@ -69,6 +69,9 @@ export const addKekCommands: AddCommands = (program, environment) => {
     const [id] = new Vault([kek]).kekIds;
     print(options, { id }, () => [`${id} is in the ring: running services read it within seconds`]);
   });
+  command(group, 'remove', 'takes a retired KEK out of a sealed ring; backups that need it open no more')
+    .argument('<kek-id>', 'that KEK', kekId)
+    .action((id, options) => kekRemove(environment, id, options));
   // It waits for running services that have not read the KEK from their ring yet.
   command(group, 'rotate', 'makes the staged or the named KEK current, and wraps everything with it')
     .argument('[kek-id]', 'a KEK of the ring', kekId)
@@ -100,6 +103,22 @@ export const addKekCommands: AddCommands = (program, environment) => {
     .action((id, options) => kekRetire(environment, id, options));
   addKekShareCommands(group, environment);
 };
+
+/** Takes a retired KEK out of a sealed ring. A plain one has lines that an editor can delete. */
+async function kekRemove(environment: Environment, kekId: string, options: JsonOption): Promise<void> {
+  const file = new RingFile(readConfig(environment));
+  const { keks, slots } = await file.read();
+  if (slots.length === 0)
+    throw new CliFailure(`the ring is plain: delete the line of the KEK in ${file.path}`, EXIT.conflict);
+  const kept = keks.filter((kek) => new Vault([kek]).currentKekId !== kekId);
+  if (kept.length === keks.length) throw new CliFailure(`the ring has no KEK ${kekId}`, EXIT.notFound);
+  const { keks: known } = await withKeks(environment, kekStatus);
+  const state = known.find(({ id }) => id === kekId)?.state ?? 'unknown';
+  if (state !== 'retired')
+    throw new CliFailure(`${kekId} is ${state}: retire it first by "bunkms kek retire"`, EXIT.conflict);
+  await file.write({ keks: kept, slots });
+  print(options, { id: kekId }, () => [`${kekId} is not in the ring any more`]);
+}
 
 /** Makes the last KEK of the ring the current one, unless it is, and wraps everything with it. */
 export function rotateToLast(environment: Environment): Promise<KekStatus> {

@@ -20,19 +20,23 @@ import { addCustomerKeyCommands } from './customer-keys.ts';
 import { CliFailure, EXIT } from './errors.ts';
 
 /**
- * The outside keys of one command, which opens each at its first use. They are closed at its end.
+ * The outside keys of one command, which opens each at its first use. They are closed at its end, and none is
+ * found after that.
  *
  * @throws ConfigError from `find` for a faulty file.
  */
 export function commandKeys(file: string | undefined): OutsideKeyPort & AsyncDisposable {
   const opened = new Map<string, Promise<BoundedKey>>();
   let read: OutsideEntries | undefined;
+  let isClosed = false;
   const entries = (): OutsideEntries => {
     read ??= file === undefined ? new Map() : readEntries(file);
     return read;
   };
   return {
     find: async (name) => {
+      // A key that is opened now would never be closed, and its process would keep this one alive.
+      if (isClosed) return undefined;
       const entry = entries().get(name);
       if (entry === undefined) return undefined;
       const key = opened.get(name) ?? openOutsideKey(name, entry);
@@ -46,9 +50,9 @@ export function commandKeys(file: string | undefined): OutsideKeyPort & AsyncDis
       return entry === undefined ? undefined : await openOutsideKey(name, entry);
     },
     [Symbol.asyncDispose]: async () => {
-      const keys = [...opened.values()];
-      opened.clear();
-      for (const key of keys) await (await key)[Symbol.asyncDispose]();
+      isClosed = true;
+      // One that could not be opened has told so already, and another one may have served.
+      for (const key of opened.values()) await (await key.catch(() => undefined))?.[Symbol.asyncDispose]();
     },
   };
 }

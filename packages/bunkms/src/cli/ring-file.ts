@@ -1,9 +1,9 @@
 import { type KeyObject, randomBytes } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
-import { chmod, chown } from 'node:fs/promises';
+import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { chmod, chown, rm } from 'node:fs/promises';
 import { KEY_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
-import { publishPrivateFile } from '@bundoc/shared/files/private-file';
+import { leftoversOf, publishPrivateFile } from '@bundoc/shared/files/private-file';
 import { formatCauses } from '@bundoc/shared/logs/error-line';
 import type { BunkmsConfig } from '../config.ts';
 import { OutsideKeyError } from '../outside/port.ts';
@@ -36,7 +36,9 @@ export class RingFile {
   /** @throws UsageError without `BUNKMS_KEK_FILE`. */
   constructor(config: BunkmsConfig) {
     if (config.kek.kind !== 'file') throw new UsageError('this needs BUNKMS_KEK_FILE: BUNKMS_KEK is no file');
-    this.path = config.kek.path;
+    const { path } = config.kek;
+    // A link stays. Else the former ring would stay where it leads.
+    this.path = existsSync(path) ? realpathSync(path) : path;
     this.#config = config;
   }
 
@@ -63,7 +65,10 @@ export class RingFile {
    */
   async write({ keks, slots }: RingContent): Promise<void> {
     if (keks.length > KEKS_MAX)
-      throw new CliFailure(`a ring has at most ${KEKS_MAX} KEKs: retire former ones first`, EXIT.conflict);
+      throw new CliFailure(
+        `a ring has at most ${KEKS_MAX} KEKs: take retired ones out by "bunkms kek remove"`,
+        EXIT.conflict,
+      );
     if (slots.length > SLOTS_MAX) throw new UsageError(`a ring has at most ${SLOTS_MAX} slots`);
     const bytes = slots.length === 0 ? ringText(keks) : await this.#sealed(keks, slots);
     await this.#publish(bytes, (written) => this.#examine(written, keks));
@@ -102,6 +107,8 @@ export class RingFile {
   async #publish(bytes: Buffer, examine: (written: string) => Promise<void>): Promise<void> {
     const { uid, gid, mode } = statSync(this.path);
     try {
+      // A command that was killed may have left all KEKs there, in plain.
+      for (const leftover of await leftoversOf(this.path)) await rm(leftover, { force: true });
       await publishPrivateFile(this.path, bytes, async (written) => {
         await examine(written);
         await chmod(written, mode & 0o777);

@@ -4,9 +4,11 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/process/config';
 import { type BunkmsConfig, readConfig } from '../config.ts';
+import { readEntries } from '../outside/entries.ts';
 import { askSlots, RingSealed } from '../vault/open-ring.ts';
 import { parseSealedRing } from '../vault/sealed-ring.ts';
 import { Vault } from '../vault/vault.ts';
+import { areOnlyBunkms, ONLY_BUNKMS } from './doctor-seal.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
 import { rotateToLast } from './kek.ts';
 import { hasStore } from './open-kms.ts';
@@ -96,6 +98,7 @@ async function addSlot(environment: Environment, name: string, options: JsonOpti
   if (!isSame(slots, content.slots)) await file.write({ keks: content.keks, slots });
   print(options, { sealed: true, slots }, () => [
     `sealed, ${counted(slots.length, 'slot')}: ${slots.join(', ')}`,
+    ...remarksOn(slots, readConfig(environment)),
   ]);
 }
 
@@ -134,13 +137,21 @@ async function finish(environment: Environment, options: JsonOption): Promise<vo
   const ids = former.map(({ id }) => id);
   print(options, { sealed: true, slots, current: status?.current, former: ids }, () => [
     `sealed, ${counted(slots.length, 'slot')}: ${slots.join(', ')}`,
-    ...(slots.length === 1
-      ? ['a second slot would open the ring if this one is lost: "bunkms seal add <name>"']
-      : []),
+    ...remarksOn(slots, config),
     ...(ids.length === 0
       ? []
       : [`former ring files still open what these KEKs wrap, until "bunkms kek retire": ${ids.join(', ')}`]),
   ]);
+}
+
+/** What an operator should know of these slots. */
+function remarksOn(slots: readonly string[], { outsideKeysFile }: BunkmsConfig): string[] {
+  const remarks: string[] = [];
+  if (slots.length === 1)
+    remarks.push('a second slot would open the ring if this one is lost: "bunkms seal add <name>"');
+  if (outsideKeysFile !== undefined && areOnlyBunkms(slots, readEntries(outsideKeysFile)))
+    remarks.push(`${ONLY_BUNKMS.found}; ${ONLY_BUNKMS.remedy}`);
+  return remarks;
 }
 
 function isSame(some: readonly string[], others: readonly string[]): boolean {

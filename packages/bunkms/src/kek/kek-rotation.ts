@@ -96,7 +96,7 @@ export async function rotateKek(deps: KekDeps, wanted: RotateKek, caller: Caller
         if (deps.clock.monotonic() >= untilMs)
           throw new AppError('kek_unusable', {
             detail:
-              'a running service lacks the KEK: it reads its ring file every few seconds, or at a restart',
+              'a running service lacks the KEK: it reads its ring file every few seconds, or at a restart; its log says what it cannot open',
           });
         await sleep(HELD_CHECK_MS);
       } else if (hasCode(error, 'precondition_failed')) round++;

@@ -41,6 +41,8 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
   async wrap(secret: Uint8Array): Promise<Buffer> {
     assert(isSecret(secret), 'an outside key wraps 32 to 64 bytes');
     const blob = await this.#call((signal) => this.#provider.wrap(secret, signal));
+    if (blob.indexOf(secret) !== -1)
+      throw new OutsideKeyError('unavailable', 'it answered with the secret itself, not wrapped');
     if (blob.length > 0 && blob.length <= BLOB_BYTES_MAX) return blob;
     const most = `at most ${BLOB_BYTES_MAX} are stored`;
     throw new OutsideKeyError('unavailable', `the wrapped secret has ${blob.length} bytes; ${most}`);

@@ -15,7 +15,7 @@ export interface BunkmsKeyOptions {
 
 const encryptedSchema = z.object({ ciphertext_b64: base64Schema(BLOB_BYTES_MAX) });
 const decryptedSchema = z.object({ plaintext_b64: base64Schema(SECRET_BYTES.max) });
-const refusalSchema = z.object({ code: z.string(), detail: z.string().optional() });
+const refusalSchema = z.object({ code: z.string().regex(/^[a-z_]{1,64}$/) });
 
 /** Refusals of a key whose holder does not let it be used any more, or has destroyed it. */
 const DENIED: ReadonlySet<string> = new Set([
@@ -47,10 +47,16 @@ export class BunkmsKey implements OutsideProvider {
     return Buffer.from(text, 'base64');
   }
 
-  /** Any answer but 401 needs a token that works. */
+  /** BunKMS shows the key, or refuses a token that works. A proxy before it may answer anything else. */
   async checkCredential(signal: AbortSignal): Promise<void> {
-    const { status } = await this.#calls.call('GET', `/v1/keys/${this.#key}`, bearer, undefined, signal);
-    if (status === 401 || status >= 500)
+    const { status, body } = await this.#calls.call(
+      'GET',
+      `/v1/keys/${this.#key}`,
+      bearer,
+      undefined,
+      signal,
+    );
+    if (status !== 200 && !DENIED.has(refusalSchema.safeParse(body).data?.code ?? ''))
       throw new OutsideKeyError('unavailable', `our token does not work there (${status})`);
   }
 

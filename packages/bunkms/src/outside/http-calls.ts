@@ -40,7 +40,8 @@ export class HttpCalls implements AsyncDisposable {
 
   /**
    * @param headers the headers with the credential.
-   * @throws OutsideKeyError `unavailable` without an answer, and for an unreadable file of ours.
+   * @throws OutsideKeyError `unavailable` without an answer, for one that repeats our credential or what was
+   *   sent, and for an unreadable file of ours.
    */
   async call(
     method: 'GET' | 'POST',
@@ -60,8 +61,15 @@ export class HttpCalls implements AsyncDisposable {
         headers: { ...headers(token), ...(sent !== undefined && { 'content-type': 'application/json' }) },
         body: sent === undefined ? null : JSON.stringify(sent),
       });
-      return { status, body: parseJson(await body.text()) };
+      const text = await body.text();
+      if (repeats(text, [token, ...valuesOf(sent)]))
+        throw new OutsideKeyError(
+          'unavailable',
+          `the answer of ${new URL(url).origin} repeats what was sent`,
+        );
+      return { status, body: parseJson(text) };
     } catch (error) {
+      if (error instanceof OutsideKeyError) throw error;
       throw new OutsideKeyError('unavailable', `no answer of ${new URL(url).origin}`, { cause: error });
     }
   }
@@ -81,6 +89,21 @@ export class HttpCalls implements AsyncDisposable {
     this.#token = { stamp, text };
     return text;
   }
+}
+
+/** The texts of a body that was sent. */
+function valuesOf(sent: unknown): readonly unknown[] {
+  return typeof sent === 'object' && sent !== null ? Object.values(sent) : [];
+}
+
+/**
+ * Whether a text has one of these secrets. A debugging proxy sends back what it got: that is neither wrapped
+ * nor fit for a message of ours.
+ */
+function repeats(text: string, secrets: readonly unknown[]): boolean {
+  // JSON may write a slash, the only such character of ours, in two ways.
+  const plain = text.replaceAll('\\/', '/');
+  return secrets.some((secret) => typeof secret === 'string' && secret !== '' && plain.includes(secret));
 }
 
 /** A short message of another service, for an error of ours. */

@@ -56,13 +56,14 @@ export class OutsideKeys implements OutsideKeyPort, AsyncDisposable {
   async find(name: string): Promise<OutsideKey | undefined> {
     const entry = this.#entries.get(name);
     if (entry === undefined) return undefined;
-    let opened = this.#opened.get(name);
-    if (opened?.entry !== entry) {
-      opened = { entry, key: openOutsideKey(name, entry) };
-      this.#opened.set(name, opened);
-      // A package that was missing may be there the next time.
-      opened.key.catch(() => this.#opened.delete(name));
-    }
+    const before = this.#opened.get(name);
+    if (before?.entry === entry) return await before.key;
+    const opened = { entry, key: openOutsideKey(name, entry) };
+    this.#opened.set(name, opened);
+    // A package that was missing may be there the next time. Meanwhile the entry may have changed.
+    opened.key.catch(() => {
+      if (this.#opened.get(name) === opened) this.#opened.delete(name);
+    });
     return await opened.key;
   }
 

@@ -3,7 +3,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { printable } from '@bundoc/shared/logs/printable';
 import type { Environment } from '@bundoc/shared/process/config';
+import { z } from 'zod';
 import { ANSWERS_FD, type Pkcs11Answer, type Pkcs11Call, type Pkcs11Settings } from './pkcs11-calls.ts';
 import { FrameReader, frameOf } from './pkcs11-frames.ts';
 import { OutsideKeyError } from './port.ts';
@@ -14,6 +16,8 @@ const OPEN_MS = 30_000;
 const SILENT_MS = 1_000;
 /** How long a process that shall end may take to leave its token, milliseconds. */
 const LEAVE_MS = 1_000;
+/** Characters of a message of the process. It may name two paths. */
+const MESSAGE_MAX = 4_096;
 
 const EXTENSION = extname(import.meta.url);
 const CHILD = fileURLToPath(new URL(`./pkcs11-child${EXTENSION}`, import.meta.url));
@@ -22,6 +26,18 @@ const NODE_OPTIONS = [
   '--disable-sigusr1',
   ...(EXTENSION === '.ts' ? ['--conditions=@bundoc/source', '--disable-warning=ExperimentalWarning'] : []),
 ];
+
+/** A module can change what its process answers. */
+const answerSchema = z.union([
+  z.object({ id: z.int(), bytes: z.instanceof(Uint8Array) }),
+  z.object({
+    id: z.int(),
+    fault: z.enum(['denied', 'unavailable', 'damaged']),
+    message: z.string().max(MESSAGE_MAX),
+    isPinRefused: z.boolean(),
+    isOver: z.boolean(),
+  }),
+]);
 
 /** The token has refused the PIN. */
 export class PinRefusedError extends OutsideKeyError {}
@@ -138,26 +154,28 @@ export class Pkcs11Process {
   /** A module that harms its own process may send anything. */
   #receive(chunk: Buffer): void {
     try {
-      for (const answer of this.#answers.read(chunk) as Pkcs11Answer[]) this.#settle(answer);
+      for (const answer of this.#answers.read(chunk)) this.#settle(answer);
     } catch {
       this.#kill('the process of the module sent what is no answer');
     }
   }
 
-  #settle(answer: Pkcs11Answer): void {
+  #settle(sent: unknown): void {
     this.#heardMs = performance.now();
-    if ('bytes' in answer) assert(answer.bytes instanceof Uint8Array);
+    const answer: Pkcs11Answer = answerSchema.parse(sent);
     const settling = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
+    // A call waits until its answer, also when nobody wants it any more.
+    assert(settling !== undefined || this.isOver, 'an answer without its call');
     if ('bytes' in answer) {
       const { buffer, byteOffset, byteLength } = answer.bytes;
       settling?.resolve(Buffer.from(buffer, byteOffset, byteLength));
       return;
     }
     const { fault, message, isPinRefused, isOver } = answer;
-    const error = new (isPinRefused ? PinRefusedError : OutsideKeyError)(fault, message);
+    const error = new (isPinRefused ? PinRefusedError : OutsideKeyError)(fault, printable(message));
     settling?.reject(error);
-    if (isOver) this.#end(message);
+    if (isOver) this.#end(printable(message));
   }
 
   /** Calls that wait fail, and no others are taken. The first reason stays. */

@@ -117,12 +117,12 @@ export class TransitKey implements OutsideProvider {
 
 /**
  * The engine says 403 for a use that its policy denies, and 400 for all else: a key that is gone or was made
- * too new for the blob, and bytes that do not open.
+ * too new for the blob, and bytes that do not open. A proxy may say 403 too, but not in these words.
  */
 function faultOf({ status, body }: HttpAnswer): OutsideKeyError['fault'] {
-  if (status === 403) return 'denied';
-  if (status !== 400) return 'unavailable';
   const text = (errorsSchema.safeParse(body).data?.errors ?? []).join(' ');
+  if (status === 403) return /permission denied/.test(text) ? 'denied' : 'unavailable';
+  if (status !== 400) return 'unavailable';
   if (/encryption key not found|disallowed by policy/.test(text)) return 'denied';
   return /invalid ciphertext|message authentication failed|cipher:/.test(text) ? 'damaged' : 'unavailable';
 }

@@ -13,6 +13,7 @@ import type { KmsStore } from '../store/port.ts';
 import { openSqliteStore } from '../store/sqlite/sqlite-store.ts';
 import { type KekProvider, parseKekRing } from './kek-provider.ts';
 import { Keks } from './keks.ts';
+import { RingSealed } from './open-ring.ts';
 import { unseal } from './unseal.ts';
 import { Vault } from './vault.ts';
 
@@ -35,8 +36,10 @@ class TestRing implements KekProvider {
   stamp(): string {
     return String(this.#writes);
   }
+  isSealed = false;
   async load() {
     this.loads++;
+    if (this.isSealed) throw new RingSealed([{ name: 'hsm', state: 'unavailable', cause: 'it is away' }]);
     return parseKekRing('test', this.#text);
   }
   async askSlots() {
@@ -127,6 +130,25 @@ describe('the KEKs of a process', () => {
     ring.write(`${three}\n${two}\n${one}`);
     await keks.reload();
     expect(vault.kekIds).toEqual([three, two, one].map(idOf));
+  });
+
+  it('keep the last good ring while no slot opens the new one, and adopt it once one does', async () => {
+    ring.isSealed = true;
+    ring.write(`${one}\n${two}`);
+    for (let time = 0; time < 3; time++) await keks.reload();
+    expect(vault.kekIds).toEqual([idOf(one)]);
+    expect(log).toHaveLength(1);
+    expect(log[0]).toMatch(
+      /hsm is unavailable \(it is away\).*no slot opens the new KEK ring: keeping the last/,
+    );
+    // The file is the same: a provider is back, or an entry was added.
+    ring.isSealed = false;
+    await keks.reload();
+    expect(vault.kekIds).toEqual([idOf(one), idOf(two)]);
+    expect(standings()).toContainEqual([idOf(two), 'staged']);
+    const { loads } = ring;
+    await keks.reload();
+    expect(ring.loads).toBe(loads);
   });
 
   it('follow a rotation by another process, even if the ring must be reloaded first', async () => {

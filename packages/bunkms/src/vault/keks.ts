@@ -8,6 +8,7 @@ import { draftNow } from '../records/draft-now.ts';
 import { foldKekRecords, type KekState, neededKeks } from '../records/kek-state.ts';
 import type { KekStore } from '../store/kek.ts';
 import type { KekProvider } from './kek-provider.ts';
+import { RingSealed } from './open-ring.ts';
 import type { Vault } from './vault.ts';
 
 export interface KeksOptions {
@@ -33,6 +34,8 @@ export class Keks {
   #state: KekState;
   #stamp: string;
   #hasReported = false;
+  /** No slot opened the ring of that stamp. Another time one may. */
+  #isSealed = false;
 
   constructor(options: KeksOptions) {
     this.#options = options;
@@ -78,7 +81,8 @@ export class Keks {
 
   /**
    * Reloads the ring if it has changed, and stages its new KEKs. If the ring is invalid or lacks a needed
-   * KEK, the last good ring stays, and the log says so.
+   * KEK, the last good ring stays, and the log says so. It also stays while no slot opens the new one, which
+   * is tried again at each call.
    *
    * @throws as {@link refresh}.
    */
@@ -91,7 +95,7 @@ export class Keks {
   }
 
   #hasNewRing(): boolean {
-    return this.#options.provider.stamp() !== this.#stamp;
+    return this.#isSealed || this.#options.provider.stamp() !== this.#stamp;
   }
 
   async #load(): Promise<void> {
@@ -100,6 +104,7 @@ export class Keks {
     const isNew = stamp !== this.#stamp;
     this.#stamp = stamp;
     if (isNew) this.#hasReported = false;
+    this.#isSealed = false;
     try {
       const ring = await provider.load();
       const missing = vault.missingIn(ring, neededKeks(this.#state));
@@ -107,7 +112,10 @@ export class Keks {
       vault.replaceRing(ring);
       logger.info({ kekIds: vault.kekIds }, 'the KEK ring was reloaded');
     } catch (error) {
-      this.#report({ err: error }, 'the new KEK ring is invalid');
+      this.#isSealed = error instanceof RingSealed;
+      if (error instanceof RingSealed)
+        this.#report({ cause: error.message }, 'no slot opens the new KEK ring');
+      else this.#report({ err: error }, 'the new KEK ring is invalid');
     }
   }
 

@@ -84,12 +84,29 @@ describe('a sealed ring', () => {
       }),
     ));
 
+  it('has no slot whose name a terminal or a log could take for something else', async () => {
+    const bytes = await sealRing([newKek()], ['abc'], wrap);
+    const at = bytes.indexOf('abc');
+    for (const [name, isOne] of [
+      ['a-2', true],
+      ['Abc', false],
+      ['a\nc', false],
+      ['\x1b[m', false],
+      ['a/c', false],
+    ] as const) {
+      bytes.write(name, at, 'latin1');
+      expect(parseSealedRing(bytes) !== undefined).toBe(isOne);
+    }
+  });
+
   it('refuses the ring key of another ring, and wipes the one that it gets', async () => {
     const [one, two] = [await sealRing([newKek()], ['a'], wrap), await sealRing([newKek()], ['a'], wrap)];
     const ringKey = unwrap('a', parsed(two).slots[0]?.blob ?? Buffer.alloc(0));
     expect(() => openSealedRing(parsed(one), ringKey)).toThrow(OpenError);
     expect(ringKey.equals(Buffer.alloc(32))).toBe(true);
-    expect(() => openSealedRing(parsed(one), Buffer.alloc(31))).toThrow(OpenError);
+    const longer = randomBytes(33);
+    expect(() => openSealedRing(parsed(one), longer)).toThrow(OpenError);
+    expect(longer.equals(Buffer.alloc(33))).toBe(true);
   });
 
   it('names each slot and why it does not open, and asks no offline one', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type KeyObject, randomBytes } from 'node:crypto';
+import { OUTSIDE_NAME } from '@bundoc/shared/contract/keys';
 import {
   deriveKey,
   KEY_BYTES,
@@ -68,7 +69,8 @@ export function parseSealedRing(bytes: Buffer): SealedRing | undefined {
     const name = take(take(1)?.readUInt8() ?? 0);
     const blob = take(take(2)?.readUInt16BE() ?? 0);
     if (name === undefined || blob === undefined) return undefined;
-    if (name.length === 0 || name.length > NAME_BYTES_MAX) return undefined;
+    // Logs and `/ready` show names before anything has authenticated them.
+    if (!OUTSIDE_NAME.test(name.toString('latin1'))) return undefined;
     if (blob.length === 0 || blob.length > BLOB_BYTES_MAX) return undefined;
     slots.push({ name: name.toString('latin1'), blob });
   }
@@ -85,7 +87,10 @@ export function parseSealedRing(bytes: Buffer): SealedRing | undefined {
  * @throws OpenError when it is another one, or a byte of the ring was changed.
  */
 export function openSealedRing({ id, head, sealed }: SealedRing, ringKey: Buffer): readonly KeyObject[] {
-  if (ringKey.length !== KEY_BYTES) throw new OpenError();
+  if (ringKey.length !== KEY_BYTES) {
+    ringKey.fill(0);
+    throw new OpenError();
+  }
   const bytes = open(ringKeyOf(ringKey, id), sealed, head);
   try {
     const keks = Array.from({ length: bytes.length / KEY_BYTES }, (_, at) =>

@@ -69,7 +69,8 @@ export const keyVersionParamSchema = z
 export const HOLDER_UNKNOWN = 'unknown';
 
 /** The name of an outside key: of an entry in `BUNKMS_OUTSIDE_KEYS_FILE`. */
-export const outsideNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, {
+export const OUTSIDE_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
+export const outsideNameSchema = z.string().regex(OUTSIDE_NAME, {
   error: 'a name has lower-case letters, digits and hyphens, at most 63',
 });
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { link, open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { link, open, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { makeFolder } from './make-folder.ts';
 
 /** The content of a file; chunks are written as they arrive. */
@@ -52,6 +52,18 @@ export async function publishPrivateFile(
     throw error;
   }
   await syncFolder(dirname(path));
+}
+
+/**
+ * Files that a write of `path` left beside it when its process was killed, with all or a part of the content.
+ * The file of a write that runs now is among them.
+ */
+export async function leftoversOf(path: string): Promise<string[]> {
+  const [folder, prefix] = [dirname(path), `${basename(path)}.`];
+  const names = await readdir(folder);
+  return names
+    .filter((name) => name.startsWith(prefix) && /^[0-9a-f]{12}\.tmp$/.test(name.slice(prefix.length)))
+    .map((name) => join(folder, name));
 }
 
 async function writeTemporary(path: string, content: Content): Promise<string> {

@@ -1,6 +1,7 @@
 /*
  * A PKCS#11 module that is another one with faults. REAL_MODULE names the other one. The file FAULT holds the
- * name of the fault of now. The file LOGINS gets a line for each login.
+ * name of the fault of now. The file LOGINS gets a line for each login. The file FRAME holds what the fault
+ * "forge" writes to the pipe of answers.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -29,9 +30,19 @@ static int has_fault(const char *name) {
   return strcmp(text, name) == 0;
 }
 
+static void forge(void) {
+  char bytes[65536];
+  FILE *file = fopen(getenv("FRAME"), "r");
+  if (file == NULL) return;
+  size_t length = fread(bytes, 1, sizeof bytes, file);
+  fclose(file);
+  if (write(3, bytes, length) < 0) return;
+}
+
 static void misbehave(void) {
   while (has_fault("hang")) usleep(10000);
   if (has_fault("crash")) abort();
+  if (has_fault("forge")) forge();
   if (has_fault("scribble"))
     for (int fd = 1; fd < 32; fd++)
       if (write(fd, "a module logs here\n", 19) < 0) continue;
