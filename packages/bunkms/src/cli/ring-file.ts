@@ -5,9 +5,8 @@ import { KEY_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
 import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { publishPrivateFile } from '@bundoc/shared/files/private-file';
-import { formatCauses } from '@bundoc/shared/logs/error-line';
 import type { BunkmsConfig } from '../config.ts';
-import { OutsideKeyError } from '../outside/port.ts';
+import { describeOutsideError, OutsideKeyError } from '../outside/port.ts';
 import { fileKekProvider } from '../vault/kek-provider.ts';
 import { openThrough } from '../vault/open-ring.ts';
 import { isSealedRing, KEKS_MAX, parseSealedRing, SLOTS_MAX, sealRing } from '../vault/sealed-ring.ts';
@@ -93,7 +92,7 @@ export class RingFile {
       } catch (error) {
         if (!(error instanceof OutsideKeyError)) throw error;
         throw new CliFailure(
-          `${name} is ${error.fault} (${formatCauses(error)}): ${NEEDS_ALL}`,
+          `${name} is ${error.fault} (${describeOutsideError(error)}): ${NEEDS_ALL}`,
           EXIT.unavailable,
         );
       }

@@ -154,8 +154,8 @@ export class Pkcs11Process {
       settling?.resolve(Buffer.from(buffer, byteOffset, byteLength));
       return;
     }
-    const { fault, message, isPinRefused, isOver } = answer;
-    const error = new (isPinRefused ? PinRefusedError : OutsideKeyError)(fault, message);
+    const { fault, message, remedy, isPinRefused, isOver } = answer;
+    const error = new (isPinRefused ? PinRefusedError : OutsideKeyError)(fault, message, { remedy });
     settling?.reject(error);
     if (isOver) this.#end(message);
   }
