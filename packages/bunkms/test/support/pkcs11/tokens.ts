@@ -49,6 +49,25 @@ function compile(compiler: string, to: string, args: readonly string[]): void {
   renameSync(made, to);
 }
 
+/** Starts a simulated TPM with its files in a folder. The environment names it to its PKCS#11 module. */
+export async function startTpm(
+  folder: string,
+): Promise<{ readonly environment: Record<string, string>; readonly stop: () => Promise<void> }> {
+  const [socket, state] = [join(folder, 'socket'), join(folder, 'state')];
+  mkdirSync(state);
+  const places = [`dir=${state}`, '--server', `type=unixio,path=${socket}`];
+  const control = ['--ctrl', `type=unixio,path=${socket}.ctrl`, '--flags', 'startup-clear'];
+  const args = ['socket', '--tpm2', '--tpmstate', ...places, ...control];
+  const swtpm = spawn(findProgram('swtpm') ?? '', args, { stdio: 'ignore' });
+  const exited = once(swtpm, 'exit');
+  await expect.poll(() => existsSync(socket) && existsSync(`${socket}.ctrl`)).toBe(true);
+  const stop = async () => {
+    swtpm.kill('SIGKILL');
+    await exited;
+  };
+  return { environment: { TPM2_PKCS11_TCTI: `swtpm:path=${socket}` }, stop };
+}
+
 /** A token of a test, with its PIN in a file. */
 export class TestToken implements AsyncDisposable {
   readonly folder: string;
@@ -94,26 +113,11 @@ export class TestToken implements AsyncDisposable {
     const module = pathOf('tpm');
     assert(module !== undefined);
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-tpm-'));
-    const [socket, state, store] = ['socket', 'state', 'store'].map((name) => join(folder, name));
-    assert(socket !== undefined && state !== undefined && store !== undefined);
-    for (const one of [state, store]) mkdirSync(one);
-    const places = [`dir=${state}`, '--server', `type=unixio,path=${socket}`];
-    const control = ['--ctrl', `type=unixio,path=${socket}.ctrl`, '--flags', 'startup-clear'];
-    const swtpm = spawn(
-      findProgram('swtpm') ?? '',
-      ['socket', '--tpm2', '--tpmstate', ...places, ...control],
-      {
-        stdio: 'ignore',
-      },
-    );
-    const exited = once(swtpm, 'exit');
-    await expect.poll(() => existsSync(socket) && existsSync(`${socket}.ctrl`)).toBe(true);
-    const environment = { TPM2_PKCS11_STORE: store, TPM2_PKCS11_TCTI: `swtpm:path=${socket}` };
-    const stop = async () => {
-      swtpm.kill('SIGKILL');
-      await exited;
-    };
-    return await TestToken.#made(new TestToken(folder, module, environment, stop), orders);
+    const TPM2_PKCS11_STORE = join(folder, 'store');
+    mkdirSync(TPM2_PKCS11_STORE);
+    const { environment, stop } = await startTpm(folder);
+    const all = { TPM2_PKCS11_STORE, ...environment };
+    return await TestToken.#made(new TestToken(folder, module, all, stop), orders);
   }
 
   static async #made(token: TestToken, orders: readonly AdminOrder[]): Promise<TestToken> {
