@@ -134,6 +134,8 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(JSON.parse(asked.stderr.split('\n')[0] ?? '')).toMatchObject({ documents_scanned: 3 });
     expect(some.stderr).toBe('bundoc: there are more than 2 documents: raise --limit\n');
     expect((await bundoc('query', 'lists', 'notes', '--count', '--where', '{"n":1}')).stdout).toBe('1\n');
+    const descending = await bundoc('query', 'lists', 'notes', '--order', '-n');
+    expect([descending.code, descending.stderr]).toEqual([2, expect.stringContaining('field:desc')]);
     const collections = await bundoc('collections', 'lists');
     expect(linesOf(collections.stdout).map((line) => JSON.parse(line))).toMatchObject([
       { name: 'notes', documents: 5, defined: false },

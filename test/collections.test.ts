@@ -430,6 +430,7 @@ describe('a definition of indexes', () => {
     ['{"indexes":[{"fields":["a","b","c","d","e"]}]}', 'body.indexes.0.fields'],
     ['{"indexes":[{"fields":["a","a"]}]}', 'body.indexes.0.fields'],
     ['{"indexes":[{"fields":["$a"]}]}', 'body.indexes.0.fields.0'],
+    ['{"indexes":[{"fields":["a:desc"]}]}', 'body.indexes.0.fields.0'],
     ['{"indexes":[{"fields":["a"]},{"name":"a","fields":["b"]}]}', 'body.indexes.1.name'],
     ['{"indexes":[{"fields":["a"],"sparse":true}]}', 'body.indexes.0'],
     [

@@ -1,5 +1,5 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { bunkms } from './support/command.ts';
@@ -69,6 +69,32 @@ describe('`bunkms init`', () => {
       /--authority and --certificate/,
     );
     expect((await run('init', '--authority', authority, '--certificate', own)).code).toBe(2);
+  });
+
+  it('replaces no certificate, key or authority that it did not make', async () => {
+    const [authority, own] = [join(folder, 'authority'), join(folder, 'bunkms')];
+    const args = ['init', '--authority', authority, '--certificate', `${own}=localhost`];
+    await init();
+    for (const [option, directory, file] of [
+      ['--authority', authority, 'key.pem'],
+      ['--authority', authority, 'cert.pem'],
+      ['--certificate', own, 'key.pem'],
+      ['--certificate', own, 'cert.pem'],
+    ] as const) {
+      const path = join(directory, file);
+      mkdirSync(directory, { recursive: true });
+      writeFileSync(path, 'of a public authority');
+      expectFailure(await run(...args), 2, new RegExp(`${option}: ${path} was not made by this command`));
+      expect(readFileSync(path, 'utf8')).toBe('of a public authority');
+      rmSync(path);
+    }
+    expect((await run(...args)).code).toBe(0);
+    // What a crash or a person has damaged is made again, where a file beside it shows whose it was.
+    for (const path of [join(authority, 'key.pem'), join(own, 'key.pem'), join(own, 'cert.pem')]) {
+      writeFileSync(path, 'damaged');
+      expect((await run(...args)).code).toBe(0);
+      expect(readFileSync(path, 'utf8')).toMatch(/^-----BEGIN /);
+    }
   });
 
   it('replaces a service token that is no longer valid', async () => {

@@ -21,8 +21,12 @@ import {
   type KeyVersionRecord,
   keyFault,
 } from '../src/records/key-record.ts';
+import { combineShares, readShare } from '../src/recovery/kek-shares.ts';
+import { writeShareText } from '../src/recovery/share-text.ts';
+import { ringText } from '../src/vault/kek-provider.ts';
 import { openSealedRing, parseSealedRing } from '../src/vault/sealed-ring.ts';
 import { Vault } from '../src/vault/vault.ts';
+import { joined } from './support/gf256.ts';
 import { golden, hex } from './support/golden-files.ts';
 
 describe('docs/formats/wrapped-key.md', () => {
@@ -80,6 +84,63 @@ describe('docs/formats/sealed-ring.md', () => {
     decipher.setAuthTag(ring.subarray(-16));
     const keks = Buffer.concat([decipher.update(ring.subarray(at + 12, -16)), decipher.final()]);
     expect(keks.toString('hex')).toBe(file.keks.join(''));
+  });
+});
+
+describe('docs/formats/kek-shares.md', () => {
+  const file = golden('kek-shares') as Record<'ring' | 'current' | 'split', string> & {
+    kekIds: string[];
+    threshold: number;
+    shares: string[];
+  };
+
+  it('describes what this release reads, and what it writes', async () => {
+    const shares = file.shares.map((text) => ({ name: 'a share', share: readShare('a share', text) }));
+    for (const { share } of shares)
+      expect(share).toMatchObject({
+        id: file.split,
+        shares: 5,
+        threshold: 3,
+        keks: 2,
+        current: file.current,
+      });
+    for (const some of [shares.slice(0, 3), shares.slice(2), shares.toReversed()]) {
+      const keks = await combineShares(some);
+      expect(ringText(keks).toString()).toBe(file.ring);
+      expect(new Vault(keks).kekIds).toEqual(file.kekIds);
+    }
+    for (const [at, { share }] of shares.entries())
+      expect(writeShareText(share.bytes, [`share ${at + 1} of 5`])).toBe(file.shares[at]);
+  });
+
+  it('suffices to combine shares without this code', () => {
+    const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
+    const bytesOf = (text: string) => {
+      const bits = [...text].map((one) => alphabet.indexOf(one).toString(2).padStart(5, '0')).join('');
+      return Buffer.from((bits.match(/.{8}/g) ?? []).map((byte) => Number.parseInt(byte, 2)));
+    };
+    const shares = file.shares.slice(1, 4).map((text) => {
+      const [tag, , ...lines] = text.trim().split('\n');
+      expect(tag).toBe('BUNKMS KEK SHARE 1');
+      const words = lines.map((line) => line.split(/\s+/));
+      const parts = words.map((word) => bytesOf(word.slice(1, -1).join('')));
+      const share = Buffer.concat(parts);
+      for (const [at, word] of words.entries()) {
+        const hash = createHash('sha256').update('bunkms/kek-share-line/v1\0').update(share.subarray(0, 9));
+        const checksum = hash
+          .update(Buffer.of(at + 1))
+          .update(parts[at] ?? '')
+          .digest();
+        expect(checksum.subarray(0, 2)).toEqual(bytesOf(word.at(-1) ?? ''));
+      }
+      return share;
+    });
+    const ring = joined(shares.map((share) => share.subarray(20, -16)));
+    expect(ring.toString()).toBe(file.ring);
+    for (const share of shares) {
+      const check = createHmac('sha256', ring).update('bunkms/kek-share/v1\0').update(share.subarray(0, -16));
+      expect(share.subarray(-16)).toEqual(check.digest().subarray(0, 16));
+    }
   });
 });
 

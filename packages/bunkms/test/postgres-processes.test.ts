@@ -141,9 +141,9 @@ describe('nodes of BunKMS as processes, on one database,', needs('postgresql'), 
     const further = newKek();
     {
       await using node = await start('a', patient());
-      // An address may have 256 connections.
-      for (let from = 0; from < names.length; from += 100)
-        for (const made of await Promise.all(names.slice(from, from + 100).map((name) => create(node, name))))
+      // So few at once that none waits at the gate, where a busy machine would refuse it.
+      for (let from = 0; from < names.length; from += 30)
+        for (const made of await Promise.all(names.slice(from, from + 30).map((name) => create(node, name))))
           expect(made.status, made.text).toBe(201);
     }
     writeFileSync(String(environment['BUNKMS_KEK_FILE']), `\n${further}`, { flag: 'a' });

@@ -252,6 +252,7 @@ describe('bunkms backup, restore and recover', () => {
       'verify-copy',
       at('kek'),
     );
+    await expectFailure(8, /is a folder: name the files in it/, 'audit', 'verify-copy', at('lost'));
     // Line n is record n; the chain now ends before the record of the receipt.
     writeFileSync(at('shipped'), `${whole.slice(0, (released?.audit.seq ?? 0) - 1).join('\n')}\n`);
     await expectFailure(9, /nothing is known after record/, ...restore);

@@ -147,7 +147,7 @@ describe('a request that the HTTP parser refuses gets a problem document too', (
 });
 
 describe('an answer', () => {
-  it('names in Allow all methods of a path', async () => {
+  it('names all methods of a path, in Allow and for people', async () => {
     await using both = await start({}, (app) => {
       app.put('/both', async () => ({}));
       app.get('/both', async () => ({}));
@@ -155,6 +155,7 @@ describe('an answer', () => {
     const answer = await sendRaw(both.port, get('/both').replace('GET', 'PATCH'));
     expectProblem(answer, 'method_not_allowed');
     expect(answer.headers['allow']).toBe('GET, HEAD, PUT');
+    expect(JSON.parse(answer.body).detail).toBe('it supports GET, HEAD, PUT');
   });
 
   it('an answer to a request beyond the body limit ends the connection', async () => {

@@ -14,7 +14,7 @@ const PAGE = 1_000;
 const asOf = wholeNumber(0, Number.MAX_SAFE_INTEGER);
 
 const orderBy = parserFor('a field, or field:desc', (text): OrderBy | undefined => {
-  const [, field, direction] = /^([^:]+?)(?::(asc|desc))?$/.exec(text) ?? [];
+  const [, field, direction] = /^([^:-][^:]*?)(?::(asc|desc))?$/.exec(text) ?? [];
   if (field === undefined) return undefined;
   return { field, ...(direction === undefined ? {} : { direction: direction as 'asc' | 'desc' }) };
 });

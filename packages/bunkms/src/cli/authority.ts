@@ -21,6 +21,9 @@ import {
   X509CertificateGenerator,
 } from '@peculiar/x509';
 
+/** How the subject of every authority begins. */
+export const AUTHORITY_NAME = 'Bundoc private authority';
+
 /** The validity period of a certificate, milliseconds since 1970. */
 export interface Validity {
   readonly notBeforeMs: number;
@@ -41,7 +44,7 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 export async function makeAuthority(validity: Validity): Promise<CertifiedKey> {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: ALGORITHM.namedCurve });
   const keys = { privateKey: signingKeyOf(privateKey), publicKey: publicKeyOf(publicKey) };
-  const name = `CN=Bundoc private authority ${randomBytes(4).toString('hex')}`;
+  const name = `CN=${AUTHORITY_NAME} ${randomBytes(4).toString('hex')}`;
   const cert = await X509CertificateGenerator.create({
     ...(await commonOf(keys.publicKey, validity, [
       new BasicConstraintsExtension(true, 0, true),

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { makeFolder } from '@bundoc/shared/files/make-folder';
 import { replacePrivateFile } from '@bundoc/shared/files/private-file';
-import { issueCertificate, makeAuthority } from './authority.ts';
+import { AUTHORITY_NAME, issueCertificate, makeAuthority } from './authority.ts';
+import { UsageError } from './errors.ts';
 
 /** A required certificate. */
 export interface CertificateRequest {
@@ -30,6 +31,8 @@ const LOCK_TIMEOUT_MS = 10_000;
  * Creates an authority in `authorityDir`, and a certificate from it for each service, when they are missing,
  * unusable or about to expire. Others are not changed. It may run at any time, even while the services run:
  * they reload the files.
+ *
+ * @throws UsageError where a file that would be replaced was not made here.
  */
 export async function ensureCertificates(
   authorityDir: string,
@@ -40,6 +43,7 @@ export async function ensureCertificates(
   const authority = await ensureAuthority(authorityDir, nowMs);
   for (const { directory, names } of requests) {
     if (isGood(directory, authority.cert, names, nowMs)) continue;
+    refuseOthers('--certificate', directory, authority.cert);
     const issued = await issueCertificate(authority, names, {
       notBeforeMs: nowMs - BACKDATE_MS,
       notAfterMs: nowMs + CERTIFICATE_DAYS * DAY_MS,
@@ -68,13 +72,41 @@ async function ensureAuthority(directory: string, nowMs: number): Promise<{ cert
   const present = readPair(directory);
   if (present !== undefined && daysLeft(present.leaf, nowMs) >= AUTHORITY_DAYS_MIN)
     return { cert: present.cert, key: present.key };
+  refuseOthers('--authority', directory);
   const made = await makeAuthority({
     notBeforeMs: nowMs - BACKDATE_MS,
     notAfterMs: nowMs + AUTHORITY_DAYS * DAY_MS,
   });
-  await replacePrivateFile(keyPath, made.key);
+  // The certificate comes first: it says whose the folder is, also after a crash between the two.
   await replacePrivateFile(certPath, made.cert);
+  await replacePrivateFile(keyPath, made.key);
   return made;
+}
+
+/**
+ * Only files that this command made are replaced: their folder has a certificate of a private authority, or
+ * the authority's own one. @throws UsageError for any other: they may be of a public authority.
+ */
+function refuseOthers(option: string, directory: string, authority?: string): void {
+  const found = ['cert.pem', 'key.pem'].map((name) => join(directory, name)).find((path) => existsSync(path));
+  const certificates = ['ca.pem', 'cert.pem'].map((name) => certificateIn(join(directory, name)));
+  const isOurs = certificates.some((text) => text !== undefined && (text === authority || isMadeHere(text)));
+  if (found === undefined || isOurs) return;
+  throw new UsageError(
+    `${option}: ${found} was not made by this command, and stays as it is: name another folder, or remove it`,
+  );
+}
+
+function certificateIn(path: string): string | undefined {
+  return existsSync(path) ? readFileSync(path, 'utf8') : undefined;
+}
+
+function isMadeHere(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).issuer.startsWith(`CN=${AUTHORITY_NAME} `);
+  } catch {
+    return false;
+  }
 }
 
 function isGood(directory: string, authority: string, names: readonly string[], nowMs: number): boolean {

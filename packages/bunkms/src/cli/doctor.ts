@@ -12,6 +12,8 @@ import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
+import { newestSplit } from '../kek/split-record.ts';
+import { neededKeks } from '../records/kek-state.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
 import { isSealedRing, parseSealedRing } from '../vault/sealed-ring.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
@@ -94,7 +96,7 @@ function checkSlots(checkup: Checkup, { kek }: BunkmsConfig): void {
     checkup.warn(
       'seal',
       `${found} alone: without that key, everything is lost`,
-      'keep the KEKs in a safe, or add a slot by "bunkms seal add <name>"',
+      'keep the KEKs in safes by "bunkms kek split", or add a slot by "bunkms seal add <name>"',
     );
 }
 
@@ -108,6 +110,22 @@ async function checkFormer(checkup: Checkup, { vault, keks }: CliKms, { kek }: B
       'seal',
       `former ring files may open what these KEKs wrap: ${former.join(', ')}`,
       'retire them by "bunkms kek retire", and destroy the files and backups that need them',
+    );
+}
+
+/** Warns when the newest shares of the KEKs lack one that is in use: they are older than a rotation. */
+async function checkShares(checkup: Checkup, { vault, keks, store, state }: CliKms): Promise<void> {
+  const split = await newestSplit({ store, chainKey: state.chainKey });
+  if (split === undefined) return;
+  const needed = neededKeks(await keks.refresh()).filter((id) => vault.holds(id));
+  const missing = needed.filter((id) => !split.kekIds.includes(id));
+  const found = `the newest shares of the KEKs, split ${split.id} of ${split.time.slice(0, 10)},`;
+  if (missing.length === 0) checkup.ok('kek shares', `${found} have every KEK in use`);
+  else
+    checkup.warn(
+      'kek shares',
+      `${found} are older than a rotation: they lack ${missing.join(', ')}`,
+      'run "bunkms kek split" again, give out the new shares, and destroy the old ones',
     );
 }
 
@@ -127,6 +145,7 @@ async function checkInstallation(
         `the KEK ${kms.vault.currentKekId} opens the installation, which has ${counted(keys, 'key')}`,
       );
       await checkFormer(checkup, kms, config);
+      await checkShares(checkup, kms);
       if (kms.trust.isSealed)
         checkup.fail(
           'database',

@@ -3,7 +3,7 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
 import { ConnectionRefused } from '@bundoc/shared/postgres/refusal';
 import { ConfigError } from '@bundoc/shared/process/config';
-import { DamagedFile, EvidenceTooOld, MissingKek } from '../recovery/errors.ts';
+import { DamagedFile, DamagedShare, EvidenceTooOld, MissingKek, UnfitShares } from '../recovery/errors.ts';
 
 /** The command was not understood. */
 export class UsageError extends CommandError {
@@ -29,7 +29,7 @@ export const EXIT = {
   unavailable: 6,
   /** A backup needs a KEK that the ring lacks. */
   kekLacking: 7,
-  /** A backup or a copy of the audit chain is damaged, truncated, or from another installation. */
+  /** A backup, a copy of the audit chain or a KEK share is damaged, truncated, or of another origin. */
   damagedFile: 8,
   /** A copy of the audit chain ends before the backup, or before the record of a receipt. */
   evidenceTooOld: 9,
@@ -46,7 +46,7 @@ export class CliFailure extends CommandError {
 
 /** The exit code for an error of the service. */
 export function exitCodeOf(error: unknown): number {
-  if (error instanceof ConfigError) return EXIT.usage;
+  if (error instanceof ConfigError || error instanceof UnfitShares) return EXIT.usage;
   if (error instanceof MissingKek) return EXIT.kekLacking;
   if (error instanceof DamagedFile) return EXIT.damagedFile;
   if (error instanceof EvidenceTooOld) return EXIT.evidenceTooOld;
@@ -68,6 +68,7 @@ export const FORCE_WHEN =
 export function remedyOf(error: unknown): string | undefined {
   if (error instanceof MissingKek)
     return 'put that KEK into the ring, or use a backup that was made under a KEK of the ring';
+  if (error instanceof DamagedShare) return 'correct it by its paper, or use another share';
   if (error instanceof DamagedFile) return 'use another copy of this file, or an earlier backup';
   if (error instanceof EvidenceTooOld)
     return 'give a later copy; without a copy, keys come back disabled and tokens revoked';

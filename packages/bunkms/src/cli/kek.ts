@@ -23,6 +23,7 @@ import { CLI_CALLER } from '../records/caller.ts';
 import { Vault } from '../vault/vault.ts';
 import { CliFailure } from './errors.ts';
 import { bundocOf, fetchWrappings } from './fetch-wrappings.ts';
+import { addKekShareCommands } from './kek-shares.ts';
 import { type CliDeps, pagesOf, withKeys } from './open-kms.ts';
 import { newKek, RingFile } from './ring-file.ts';
 
@@ -45,7 +46,7 @@ function withKeks<T>(environment: Environment, action: (deps: CliDeps) => Promis
   });
 }
 
-/** `bunkms kek …`: the key encryption keys and their rotation. No command accepts or shows a KEK. */
+/** `bunkms kek …`: the key encryption keys, their rotation and their shares. No command shows a KEK. */
 export const addKekCommands: AddCommands = (program, environment) => {
   const group = program.command('kek').description('key encryption keys; named by their ids');
   const kekId = parserOf(kekIdSchema);
@@ -97,6 +98,7 @@ export const addKekCommands: AddCommands = (program, environment) => {
     .option('--accept-unfetched', 'even if "kek unfetched" lists keys')
     .option('--accept-damaged', 'even if damaged versions are wrapped with it')
     .action((id, options) => kekRetire(environment, id, options));
+  addKekShareCommands(group, environment);
 };
 
 /** Makes the last KEK of the ring the current one, unless it is, and wraps everything with it. */

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { parserFor } from '@bundoc/shared/cli/command';
 import { receiptSchema } from '@bundoc/shared/contract/audit';
@@ -142,6 +143,12 @@ export function loadVault(environment: Environment): Promise<Vault> {
 /** The KEK ring of a configuration. @throws as `KekProvider.load`. */
 export async function loadRing(config: BunkmsConfig, ports: Omit<RingPorts, 'findOutside'>): Promise<Vault> {
   return (await openRing(config, ports)).vault;
+}
+
+/** The KEKs themselves, for a command that copies them. @throws as `KekProvider.load`. */
+export async function loadKeks({ kek, outsideKeysFile }: BunkmsConfig): Promise<readonly KeyObject[]> {
+  await using outside = commandKeys(outsideKeysFile);
+  return await kekProviderOf(kek, { warn: () => undefined, findOutside: outside.find }).load();
 }
 
 /** Opens the ring once, with outside keys that are closed again. */

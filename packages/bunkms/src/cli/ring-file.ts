@@ -2,12 +2,11 @@ import { type KeyObject, randomBytes } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { chmod, chown } from 'node:fs/promises';
 import { KEY_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
-import { KEY_TEXT_BYTES, writeKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { publishPrivateFile } from '@bundoc/shared/files/private-file';
 import type { BunkmsConfig } from '../config.ts';
 import { describeOutsideError, OutsideKeyError } from '../outside/port.ts';
-import { fileKekProvider } from '../vault/kek-provider.ts';
+import { fileKekProvider, ringText } from '../vault/kek-provider.ts';
 import { openThrough } from '../vault/open-ring.ts';
 import { isSealedRing, KEKS_MAX, parseSealedRing, SLOTS_MAX, sealRing } from '../vault/sealed-ring.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
@@ -65,7 +64,7 @@ export class RingFile {
     if (keks.length > KEKS_MAX)
       throw new CliFailure(`a ring has at most ${KEKS_MAX} KEKs: retire former ones first`, EXIT.conflict);
     if (slots.length > SLOTS_MAX) throw new UsageError(`a ring has at most ${SLOTS_MAX} slots`);
-    const bytes = slots.length === 0 ? textOf(keks) : await this.#sealed(keks, slots);
+    const bytes = slots.length === 0 ? ringText(keks) : await this.#sealed(keks, slots);
     await this.#publish(bytes, (written) => this.#examine(written, keks));
   }
 
@@ -74,7 +73,7 @@ export class RingFile {
     const all = [...keks, kek];
     if (this.#plain === undefined || all.length > KEKS_MAX) return await this.write({ keks: all, slots });
     const isWhole = this.#plain.at(-1) === LINE_FEED;
-    const text = Buffer.concat([this.#plain, Buffer.from(isWhole ? '' : '\n'), textOf([kek])]);
+    const text = Buffer.concat([this.#plain, Buffer.from(isWhole ? '' : '\n'), ringText([kek])]);
     await this.#publish(text, (written) => this.#examine(written, all));
   }
 
@@ -141,17 +140,6 @@ const NEEDS_ALL = 'each write of the ring needs the keys of all its slots; nothi
 function requireSame(read: readonly KeyObject[], keks: readonly KeyObject[], what: string): void {
   const isSame = read.length === keks.length && read.every((kek, at) => kek.equals(keks[at] as KeyObject));
   if (!isSame) throw new CliFailure(`${what} opens to other KEKs than were written: nothing was changed`);
-}
-
-/** A plain ring: each KEK in base64, on a line of its own. */
-function textOf(keks: readonly KeyObject[]): Buffer {
-  const text = Buffer.alloc(keks.length * (KEY_TEXT_BYTES + 1), LINE_FEED);
-  for (const [at, kek] of keks.entries()) {
-    const bytes = kek.export();
-    writeKeyText(bytes, text.subarray(at * (KEY_TEXT_BYTES + 1)));
-    bytes.fill(0);
-  }
-  return text;
 }
 
 export function newKek(): KeyObject {

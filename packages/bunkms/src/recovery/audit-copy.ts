@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, statSync } from 'node:fs';
 import { type AuditRecord, auditRecordSchema } from '@bundoc/shared/contract/audit';
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import { z } from 'zod';
@@ -176,6 +176,7 @@ function isRecordLine(value: unknown): boolean {
  * beyond the limit.
  */
 async function* linesOf(path: string): AsyncGenerator<string> {
+  if (statSync(path).isDirectory()) throw new DamagedFile(`${path} is a folder: name the files in it`);
   let rest: Buffer = Buffer.alloc(0);
   for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
     const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);

@@ -3,6 +3,14 @@ export class DamagedFile extends Error {
   override readonly name = 'DamagedFile';
 }
 
+/** A share of the KEKs is damaged, mistyped or changed. */
+export class DamagedShare extends DamagedFile {}
+
+/** Shares of the KEKs that do not belong together, or too few of them. */
+export class UnfitShares extends Error {
+  override readonly name = 'UnfitShares';
+}
+
 /** A file or installation needs a KEK that the ring lacks. */
 export class MissingKek extends Error {
   override readonly name = 'MissingKek';

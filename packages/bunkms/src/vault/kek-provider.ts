@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { takeKey } from '@bundoc/shared/crypto/aead';
-import { KEY_TEXT_BYTES, readKeyHex, readKeyText } from '@bundoc/shared/crypto/key-text';
+import { KEY_TEXT_BYTES, readKeyHex, readKeyText, writeKeyText } from '@bundoc/shared/crypto/key-text';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { ConfigError, unreadable } from '@bundoc/shared/process/config';
 import {
@@ -102,7 +102,7 @@ export function parseKekRing(source: string, text: string): readonly KeyObject[]
  *
  * @throws ConfigError naming `source` and every faulty line by number.
  */
-function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
+export function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
   const faults: string[] = [];
   const keks: KeyObject[] = [];
   try {
@@ -126,6 +126,20 @@ function takeKekRing(source: string, bytes: Buffer): readonly KeyObject[] {
   if (keks.length === 0 && faults.length === 0) faults.push(`${source}: holds no key`);
   if (faults.length > 0) throw new ConfigError(faults);
   return keks;
+}
+
+/** Bytes of each KEK in {@link ringText}. */
+export const RING_LINE_BYTES = KEY_TEXT_BYTES + 1;
+
+/** The text of a plain ring: each KEK in base64, on a line of its own. The caller wipes it. */
+export function ringText(keks: readonly KeyObject[]): Buffer {
+  const text = Buffer.alloc(keks.length * RING_LINE_BYTES, LINE_FEED);
+  for (const [at, kek] of keks.entries()) {
+    const bytes = kek.export();
+    writeKeyText(bytes, text.subarray(at * RING_LINE_BYTES));
+    bytes.fill(0);
+  }
+  return text;
 }
 
 const BYTE_ORDER_MARK = Buffer.of(0xef, 0xbb, 0xbf);

@@ -17,7 +17,14 @@ export const indexDefinitionSchema = z.strictObject({
     .string()
     .regex(/^[A-Za-z0-9_.+-]{1,128}$/, 'must be 1 to 128 of A-Z a-z 0-9 _ . + -')
     .optional(),
-  fields: z.array(fieldPathSchema).min(1).max(INDEX_FIELDS_MAX),
+  fields: z
+    .array(
+      fieldPathSchema.refine((field) => !/:(?:asc|desc)$/.test(field), {
+        error: 'has no direction: an index serves both',
+      }),
+    )
+    .min(1)
+    .max(INDEX_FIELDS_MAX),
   /** No two documents may have the same values in these fields. Documents that lack a field are exempt. */
   unique: z.boolean().default(false),
 });

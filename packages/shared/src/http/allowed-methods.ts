@@ -45,11 +45,16 @@ export class AllowedMethods {
         method: ROUTED.filter((method) => !methods.has(method)) as HTTPMethods[],
         config: describe('internal'),
         onRequest: async () => {
-          throw new AppError('method_not_allowed', { allow });
+          throw methodNotAllowed(allow);
         },
         handler: () => undefined,
       });
   }
+}
+
+/** The refusal of another method than those, which its detail names for people. */
+export function methodNotAllowed(allow: readonly string[]): AppError {
+  return new AppError('method_not_allowed', { allow, detail: `it supports ${allow.join(', ')}` });
 }
 
 /** Fastify's pattern of a path as a regular expression: `/v1/keys/:name`, `/docs/static/*`. */

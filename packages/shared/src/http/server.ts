@@ -20,7 +20,7 @@ import { callerNetwork } from '../runtime/addresses.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { createServer } from '../runtime/node-http.ts';
 import { guardTls, type ServerTls, tlsOptionsOf } from '../tls/server-tls.ts';
-import { AllowedMethods } from './allowed-methods.ts';
+import { AllowedMethods, methodNotAllowed } from './allowed-methods.ts';
 import { limitAnswers } from './answer-bytes.ts';
 import { type BodyDone, giveBackBody, limitBodies, readBody } from './body-bytes.ts';
 import { answerClientError, endWithProblem } from './client-errors.ts';
@@ -128,7 +128,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     // A wildcard route may have the method although the file below it does not exist.
     return allow === undefined || allow.includes(request.method)
       ? new AppError('not_found', { detail: options.hintOf?.(url) })
-      : new AppError('method_not_allowed', { allow });
+      : methodNotAllowed(allow);
   };
   const delay = new RefusalDelay(systemClock, options.refusalDelayMs);
   const clientErrorPorts = { newRequestId, delay };
