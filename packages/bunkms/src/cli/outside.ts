@@ -122,8 +122,8 @@ async function checkKey(name: string, entry: OutsideEntry): Promise<CheckedKey> 
   );
   try {
     await using key = await openPrepared(name, entry);
-    // The first call also connects.
-    await key.check();
+    // The first call also loads code and connects, which may take longer than a call may.
+    await key.check().catch(() => key.check());
     const begunMs = performance.now();
     await key.check();
     const latency_ms = Math.round(performance.now() - begunMs);
