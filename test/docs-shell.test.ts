@@ -10,6 +10,7 @@ import { LONG } from '@bundoc/shared/testing/long';
 import { needs } from '@bundoc/shared/testing/programs';
 import { sampleOf } from '@bundoc/shared/testing/sample';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { PARTS } from './support/docs-parts.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -29,15 +30,15 @@ function blocksOf(page: string): Block[] {
   }));
 }
 
-/** The page whose blocks run first, if a page names one. */
-function beginningOf(page: string): string | undefined {
+/** A page after those whose blocks run first: it may name one, which may name another. */
+function withBeginnings(page: string): string[] {
   const [, name] = /<!-- begins with: (\S+) -->/.exec(readFileSync(join(root, page), 'utf8')) ?? [];
-  return name === undefined ? undefined : normalize(join('docs', name));
+  return name === undefined ? [page] : [...withBeginnings(normalize(join('docs', name))), page];
 }
 
 const ONE_MACHINE = 'docs/how-to/one-machine.md';
-/** The pages whose examples `docs-examples.test.ts` runs. */
-const RUN_ELSEWHERE = ['docs/documents.md', 'docs/query.md'];
+/** The pages that `docs-examples.test.ts` and `systemd-credential.test.ts` run. */
+const RUN_ELSEWHERE = ['docs/documents.md', 'docs/query.md', 'docs/how-to/systemd-credential.md'];
 /** Pages whose commands are refused on purpose, with the statuses. */
 const REFUSALS: Readonly<Record<string, readonly number[]>> = {
   'docs/tutorial.md': [403, 410],
@@ -178,8 +179,7 @@ async function startInstallation(page: string): Promise<void> {
 
 /** The script of a page, on the ports of this test. */
 function scriptOf(page: string): string {
-  const beginning = beginningOf(page);
-  const blocks = [...(beginning === undefined ? [] : blocksOf(beginning)), ...blocksOf(page)];
+  const blocks = withBeginnings(page).flatMap(blocksOf);
   const code = blocks.filter(({ reason }) => reason === undefined).map((block) => block.code);
   return onOwnPorts(`${PREAMBLE}${code.join('\n')}`);
 }
@@ -206,7 +206,7 @@ describe(`the shell blocks of the documentation (${LONG ? 'all pages' : `DOCS_SE
 
   it('delete no project that another page, or what npm start prints, uses', () => {
     const developed = [...pages, ...RUN_ELSEWHERE, 'docs/how-to/from-another-language.md'].filter(
-      (page) => page !== ONE_MACHINE && beginningOf(page) !== ONE_MACHINE,
+      (page) => !withBeginnings(page).includes(ONE_MACHINE),
     );
     const texts = [...new Set([...developed, 'scripts/start.mjs'])].map(
       (page) => [page, readFileSync(join(root, page), 'utf8')] as const,
@@ -224,29 +224,32 @@ describe(`the shell blocks of the documentation (${LONG ? 'all pages' : `DOCS_SE
     expect(used).toEqual([]);
   });
 
-  it.each(chosen.map((together) => ({ together, title: together.join(', ') })))(
-    'of $title run in order, every answer has the documented status, and git sees no file that they make',
-    needs('curl'),
-    async ({ together }) => {
-      const [first = ''] = together;
-      const ownServices = first === ONE_MACHINE || beginningOf(first) === ONE_MACHINE;
-      if (!ownServices) await startInstallation(first);
-      const environment: Record<string, string> = ownServices
-        ? {
-            BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,
-            BUNDOC_URL: `http://127.0.0.1:${ports.BUNDOC_PORT}`,
-          }
-        : { BUNDOC_DATA_DIR: join(folder, 'data') };
-      for (const page of together) {
-        const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], environment).ended;
-        expect(code, `${stdout}\n${stderr}`).toBe(0);
-        const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
-          ([, , url]) => !url?.endsWith('/ready'),
-        );
-        const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
-        expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
-        expect(filesForGit()).toEqual([]);
-      }
-    },
-  );
+  for (const together of chosen)
+    it(
+      `of ${together.join(', ')} run in order, every answer has the documented status, and git sees no file that they make`,
+      needs('curl', ...together.flatMap((page) => PARTS[page]?.programs ?? [])),
+      async () => {
+        await using parts = new AsyncDisposableStack();
+        const [first = ''] = together;
+        const ownServices = withBeginnings(first).includes(ONE_MACHINE);
+        if (!ownServices) await startInstallation(first);
+        const environment: Record<string, string> = ownServices
+          ? {
+              BUNDOC_KMS_URL: `http://127.0.0.1:${ports.BUNKMS_INTERNAL_PORT}`,
+              BUNDOC_URL: `http://127.0.0.1:${ports.BUNDOC_PORT}`,
+            }
+          : { BUNDOC_DATA_DIR: join(folder, 'data') };
+        for (const page of together) {
+          const more = { ...environment, ...(await PARTS[page]?.start(parts)) };
+          const { code, stdout, stderr } = await start('bash', ['-c', scriptOf(page)], more).ended;
+          expect(code, `${stdout}\n${stderr}`).toBe(0);
+          const statuses = [...stderr.matchAll(/^status (\d+) (\S+)$/gm)].filter(
+            ([, , url]) => !url?.endsWith('/ready'),
+          );
+          const refused = statuses.map(([, status]) => Number(status)).filter((status) => status >= 400);
+          expect(refused, `${stdout}\n${stderr}`).toEqual(REFUSALS[page] ?? []);
+          expect(filesForGit()).toEqual([]);
+        }
+      },
+    );
 });

@@ -28,6 +28,7 @@ const USES: Readonly<Record<ProgramName, readonly [project: string, file: string
   vectors: [['unit', 'packages/shared/src/http/bearer-auth-vectors.test.ts']],
   softhsm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
   tpm: [['integration', 'packages/bunkms/test/outside-pkcs11.test.ts']],
+  systemd: [['integration', 'test/systemd-credential.test.ts']],
   registry: [['integration', 'test/release.test.ts']],
   mount: [['integration', 'test/disk-full.test.ts']],
 };

@@ -347,7 +347,9 @@ describe('a key of AWS KMS', needs('moto'), () => {
       for (const secret of [secretAccessKey, wrong.secretAccessKey, sessionToken, wrong.sessionToken])
         for (const part of [secret, secret.slice(0, 10), secret.slice(-10)]) expect(all).not.toContain(part);
     const absent = await openBounded({ credentialsFile: '/nonexistent/credentials' });
-    expect((await errorOf(absent.unwrap(blob))).message).toMatch(/credentials_file cannot be read/);
+    expect((await errorOf(absent.unwrap(blob))).message).toMatch(
+      /credentials_file: the file \S+ cannot be read/,
+    );
   });
 
   it('trusts only its own authority for a certificate, and needs one', async () => {
@@ -526,10 +528,10 @@ describe('an entry for AWS KMS', () => {
       ...['outside', 'check', '--json'],
     );
     const range = manifest.peerDependencies['@aws-sdk/client-kms'];
-    const cause = expect.stringContaining(
+    const remedy = expect.stringContaining(
       `run "npm install @aws-sdk/client-kms@${range}" in the folder of bunkms`,
     );
-    expect(JSON.parse(stdout)).toMatchObject({ keys: [{ works: false, fault: 'unavailable', cause }] });
+    expect(JSON.parse(stdout)).toMatchObject({ keys: [{ works: false, fault: 'unavailable', remedy }] });
     expect(code).toBe(1);
     expect(manifest.peerDependenciesMeta['@aws-sdk/client-kms']).toEqual({ optional: true });
   });

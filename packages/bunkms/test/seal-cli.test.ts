@@ -27,7 +27,7 @@ beforeEach(async () => {
   const entries: Record<string, object> = {};
   for (const [name, server] of Object.entries({ one, two })) {
     server.keys.set('bunkms', randomBytes(32));
-    writeFileSync(join(folder, `${name}.token`), server.newToken());
+    writeFileSync(join(folder, `${name}.token`), server.newToken(), { mode: 0o600 });
     entries[name] = { kind: 'transit', url: server.url, key: 'bunkms', token_file: `${name}.token` };
   }
   writeFileSync(outsideKeysFile(), JSON.stringify({ keys: entries }));
@@ -57,8 +57,12 @@ describe('bunkms outside', () => {
     const { code, stdout } = await run('outside', 'check');
     expect(code).toBe(1);
     const [first, second] = stdout.trim().split('\n');
-    expect(first).toMatch(/^one: unavailable: no answer of http:\/\/127\.0\.0\.1:\d+: .*; correct the entry/);
-    expect(second).toMatch(/^two: denied: it answered 403: .*permission denied.*; let this credential/);
+    expect(first).toMatch(
+      /^one: unavailable: no answer of http:\/\/127\.0\.0\.1:\d+: .*; see that the service runs/,
+    );
+    expect(second).toMatch(
+      /^two: denied: it answered 403: .*permission denied.*; let the policy of the token/,
+    );
     const mistyped = await run('outside', 'check', 'onne');
     expect([mistyped.code, mistyped.stderr.trim()]).toEqual([
       3,

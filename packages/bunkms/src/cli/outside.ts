@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { print } from '@bundoc/shared/cli/print';
 import { Table } from '@bundoc/shared/cli/table';
@@ -39,7 +40,7 @@ export function commandKeys(file: string | undefined): OutsideKeyPort & AsyncDis
       if (isClosed) return undefined;
       const entry = entries().get(name);
       if (entry === undefined) return undefined;
-      const key = opened.get(name) ?? openOutsideKey(name, entry);
+      const key = opened.get(name) ?? openPrepared(name, entry);
       opened.set(name, key);
       return await key;
     },
@@ -57,6 +58,12 @@ export function commandKeys(file: string | undefined): OutsideKeyPort & AsyncDis
   };
 }
 
+async function openPrepared(name: string, entry: OutsideEntry): Promise<BoundedKey> {
+  const key = await openOutsideKey(name, entry);
+  await key.prepare();
+  return key;
+}
+
 /** What `outside check` found of one key. */
 interface CheckedKey {
   readonly name: string;
@@ -67,6 +74,8 @@ interface CheckedKey {
   readonly fault?: OutsideFault;
   readonly cause?: string;
   readonly remedy?: string;
+  /** What an operator should mend although the key may work. */
+  readonly warnings: readonly string[];
 }
 
 const REMEDIES: Readonly<Record<OutsideFault, string>> = {
@@ -75,6 +84,8 @@ const REMEDIES: Readonly<Record<OutsideFault, string>> = {
     'correct the entry in BUNKMS_OUTSIDE_KEYS_FILE or its credential, or wait until the service is back',
   damaged: 'the key answers with other bytes: see that nothing between rewrites answers',
 };
+
+const SECRET_FILES: ReadonlySet<string> = new Set(['token_file', 'pin_file', 'credentials_file']);
 
 /** `bunkms outside …`: the keys of other services and devices that `BUNKMS_OUTSIDE_KEYS_FILE` names. */
 export const addOutsideCommands: AddCommands = (program, environment) => {
@@ -99,7 +110,7 @@ export const addOutsideCommands: AddCommands = (program, environment) => {
     .action(async (names, options) => {
       const entries = chosenFrom(entriesOf(environment), names);
       const keys = await Promise.all(Array.from(entries, ([name, entry]) => checkKey(name, entry)));
-      print(options, { keys }, () => keys.map(lineOf));
+      print(options, { keys }, () => (keys.length === 0 ? ['the file has no entry'] : keys.flatMap(linesOf)));
       if (keys.some(({ works }) => !works)) throw new CliFailure('');
     });
   addCustomerKeyCommands(group, environment);
@@ -126,20 +137,39 @@ function chosenFrom(entries: OutsideEntries, names: readonly string[]): OutsideE
 
 async function checkKey(name: string, entry: OutsideEntry): Promise<CheckedKey> {
   const { kind } = entry;
+  const warnings = openFilesOf(entry).map(
+    ([member, path]) =>
+      `${member}: ${path} is open to its group or to others: run "chmod 600 ${path}", and renew the secret`,
+  );
   try {
-    await using key = await openOutsideKey(name, entry);
-    // The first call also connects.
-    await key.check();
+    await using key = await openPrepared(name, entry);
+    // The first call also loads code and connects, which may take longer than a call may.
+    await key.check().catch(() => key.check());
     const begunMs = performance.now();
     await key.check();
-    return { name, kind, works: true, latency_ms: Math.round(performance.now() - begunMs) };
+    const latency_ms = Math.round(performance.now() - begunMs);
+    return { name, kind, works: true, latency_ms, warnings };
   } catch (error) {
-    const fault = error instanceof OutsideKeyError ? error.fault : 'unavailable';
-    return { name, kind, works: false, fault, cause: formatCauses(error), remedy: REMEDIES[fault] };
+    const known = error instanceof OutsideKeyError ? error : undefined;
+    const fault = known?.fault ?? 'unavailable';
+    const remedy = known?.remedy ?? REMEDIES[fault];
+    return { name, kind, works: false, fault, cause: formatCauses(error), remedy, warnings };
   }
 }
 
-function lineOf({ name, works, latency_ms, fault, cause, remedy }: CheckedKey): string {
-  if (works) return `${name}: works; a wrap and an unwrap take ${latency_ms} ms`;
-  return `${name}: ${fault}: ${cause}; ${remedy}`;
+/** Files of an entry that hold a secret and are open to others than their owner. */
+function openFilesOf(entry: OutsideEntry): [member: string, path: string][] {
+  if (process.platform === 'win32') return [];
+  return Object.entries(entry).flatMap(([member, path]) => {
+    if (typeof path !== 'string' || !SECRET_FILES.has(member)) return [];
+    const found = statSync(path, { throwIfNoEntry: false });
+    return found?.isFile() === true && (found.mode & 0o077) !== 0 ? [[member, path]] : [];
+  });
+}
+
+function linesOf({ name, works, latency_ms, fault, cause, remedy, warnings }: CheckedKey): string[] {
+  const result = works
+    ? `works; a wrap and an unwrap take ${latency_ms} ms`
+    : `${fault}: ${cause}; ${remedy}`;
+  return [result, ...warnings].map((line) => `${name}: ${line}`);
 }

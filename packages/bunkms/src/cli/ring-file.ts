@@ -4,9 +4,8 @@ import { chmod, chown, rm } from 'node:fs/promises';
 import { KEY_BYTES, takeKey } from '@bundoc/shared/crypto/aead';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { leftoversOf, publishPrivateFile } from '@bundoc/shared/files/private-file';
-import { formatCauses } from '@bundoc/shared/logs/error-line';
 import type { BunkmsConfig } from '../config.ts';
-import { OutsideKeyError } from '../outside/port.ts';
+import { describeOutsideError, OutsideKeyError } from '../outside/port.ts';
 import { fileKekProvider, ringText } from '../vault/kek-provider.ts';
 import { openThrough } from '../vault/open-ring.ts';
 import { isSealedRing, KEKS_MAX, parseSealedRing, SLOTS_MAX, sealRing } from '../vault/sealed-ring.ts';
@@ -97,7 +96,7 @@ export class RingFile {
       } catch (error) {
         if (!(error instanceof OutsideKeyError)) throw error;
         throw new CliFailure(
-          `${name} is ${error.fault} (${formatCauses(error)}): ${NEEDS_ALL}`,
+          `${name} is ${error.fault} (${describeOutsideError(error)}): ${NEEDS_ALL}`,
           EXIT.unavailable,
         );
       }

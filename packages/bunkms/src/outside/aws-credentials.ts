@@ -19,7 +19,7 @@ const VALUE = /^[\x21-\x7e]{1,8192}$/;
  * @throws OutsideKeyError `unavailable`. It quotes no values.
  */
 export function readAwsCredentials(file: string, profile: string): AwsCredentials {
-  const text = readOwn('credentials_file', () => readFileSync(file, 'utf8'));
+  const text = readOwn('credentials_file', file, () => readFileSync(file, 'utf8'));
   const values = new Map<string, string>();
   let section: string | undefined;
   for (const line of text.split(/\r?\n/)) {
@@ -34,7 +34,10 @@ export function readAwsCredentials(file: string, profile: string): AwsCredential
   const accessKeyId = usable('aws_access_key_id');
   const secretAccessKey = usable('aws_secret_access_key');
   if (accessKeyId === undefined || secretAccessKey === undefined)
-    throw new OutsideKeyError('unavailable', `credentials_file: ${file} holds no keys of [${profile}]`);
+    throw new OutsideKeyError('unavailable', `credentials_file: ${file} holds no keys of [${profile}]`, {
+      remedy:
+        'put aws_access_key_id and aws_secret_access_key below that line, or correct profile in the entry',
+    });
   const sessionToken = usable('aws_session_token');
   return { accessKeyId, secretAccessKey, ...(sessionToken !== undefined && { sessionToken }) };
 }

@@ -91,7 +91,9 @@ export class AwsKmsKey implements OutsideProvider {
     // Apart from the call: an "access denied" of STS or of single sign-on concerns our credential, not the
     // key.
     await client.config.credentials().catch((error: unknown) => {
-      throw new OutsideKeyError('unavailable', `there is no credential for AWS: ${nameOf(error)}`);
+      throw new OutsideKeyError('unavailable', `there is no credential for AWS: ${nameOf(error)}`, {
+        remedy: 'name a credentials_file in the entry, or give this machine a role',
+      });
     });
     try {
       return await call(client, { abortSignal: signal });
@@ -132,6 +134,20 @@ const DENIED: ReadonlySet<string> = new Set([
 const PENDING = /\bis pending (?:deletion|import|replica deletion)\b/;
 const DAMAGED: ReadonlySet<string> = new Set(['InvalidCiphertextException', 'IncorrectKeyException']);
 
+const CREDENTIAL = 'put an access key that works into credentials_file, or give this machine a role';
+const REMEDIES: Readonly<Record<string, string>> = {
+  AccessDeniedException: 'allow kms:Encrypt and kms:Decrypt for the ARN',
+  DisabledException: 'enable the key',
+  NotFoundException: 'correct key_arn in the entry',
+  InvalidKeyUsageException: 'take a symmetric key that encrypts and decrypts',
+  ExpiredTokenException: CREDENTIAL,
+  IncompleteSignature: CREDENTIAL,
+  InvalidClientTokenId: CREDENTIAL,
+  InvalidSignatureException: `${CREDENTIAL}; also set the clock of this machine`,
+  MissingAuthenticationToken: CREDENTIAL,
+  UnrecognizedClientException: CREDENTIAL,
+};
+
 /**
  * An error of the SDK as ours. It is not the cause of ours, and only a denial is quoted: the message about a
  * wrong signature repeats the session token, and that about an answer without JSON repeats a part of it.
@@ -139,7 +155,9 @@ const DAMAGED: ReadonlySet<string> = new Set(['InvalidCiphertextException', 'Inc
 function refusalOf(error: unknown): OutsideKeyError {
   const fault = faultOf(error);
   const why = fault === 'denied' ? `: ${quoted((error as Error).message)}` : '';
-  return new OutsideKeyError(fault, `AWS KMS answered with ${nameOf(error)}${why}`);
+  const { name } = error as Error;
+  const remedy = Object.hasOwn(REMEDIES, name) ? REMEDIES[name] : undefined;
+  return new OutsideKeyError(fault, `AWS KMS answered with ${nameOf(error)}${why}`, { remedy });
 }
 
 function faultOf(error: unknown): OutsideFault {

@@ -1,6 +1,6 @@
 import { request } from 'undici';
 import type { AwsCredentials } from './aws-credentials.ts';
-import type { HttpAgent } from './http-agent.ts';
+import { type HttpAgent, noAnswerOf } from './http-agent.ts';
 import { OutsideKeyError } from './port.ts';
 
 /** What we use of `@aws-sdk/client-kms`. Without the package, its own types are missing too. */
@@ -81,7 +81,7 @@ export class AwsHttp {
       return { response: { statusCode, headers: Object.fromEntries(texts), body } };
     } catch (error) {
       if (error instanceof OutsideKeyError) throw error;
-      throw new OutsideKeyError('unavailable', `no answer of ${url.origin}`, { cause: error });
+      throw noAnswerOf(url.origin, error);
     }
   }
 

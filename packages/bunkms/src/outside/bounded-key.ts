@@ -38,6 +38,14 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
     this.#calls = new Pool({ name: 'calls of an outside key', ...sizes, clock });
   }
 
+  /**
+   * Waits until the provider can be called: a command has no time to try again. The start of a token's
+   * process ends within 30 s. Never throws.
+   */
+  async prepare(): Promise<void> {
+    await this.#provider.prepare?.();
+  }
+
   async wrap(secret: Uint8Array): Promise<Buffer> {
     assert(isSecret(secret), 'an outside key wraps 32 to 64 bytes');
     const blob = await this.#call((signal) => this.#provider.wrap(secret, signal));
@@ -81,8 +89,10 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
       work.then((result) => result.fill(0)).catch(() => undefined);
       if (error instanceof AppError)
         throw new OutsideKeyError('unavailable', 'too many calls wait for it', { cause: error });
-      const why = signal.aborted ? `no answer within ${CALL_MS / 1_000} s` : 'the call failed';
-      throw new OutsideKeyError('unavailable', why, { cause: error });
+      if (!signal.aborted) throw new OutsideKeyError('unavailable', 'the call failed', { cause: error });
+      throw new OutsideKeyError('unavailable', `no answer within ${CALL_MS / 1_000} s`, {
+        remedy: 'see what delays it: the network, a firewall, or the holder of the key',
+      });
     } finally {
       signal.removeEventListener('abort', giveUp);
     }

@@ -23,6 +23,16 @@ const DENIED: ReadonlySet<string> = new Set([
   'key_version_destroyed',
 ]);
 
+const TOKEN = 'put a token that works into token_file';
+const REMEDIES: ReadonlyMap<string, string> = new Map([
+  ['unauthenticated', TOKEN],
+  ['forbidden', 'issue a token with kms:encrypt and kms:decrypt for this key'],
+  ['key_not_found', 'make the key there, or correct key in the entry'],
+  ['key_disabled', 'enable the key there by "bunkms key enable"'],
+  ['not_found', 'correct url in the entry: it is that of the API listener, without /v1'],
+  ['sealed', 'unseal that BunKMS: its /ready says why'],
+]);
+
 /** A key of another BunKMS, by `/v1/encrypt` and `/v1/decrypt`. */
 export class BunkmsKey implements OutsideProvider {
   readonly realName: string;
@@ -57,7 +67,9 @@ export class BunkmsKey implements OutsideProvider {
       signal,
     );
     if (status !== 200 && !DENIED.has(refusalSchema.safeParse(body).data?.code ?? ''))
-      throw new OutsideKeyError('unavailable', `our token does not work there (${status})`);
+      throw new OutsideKeyError('unavailable', `our token does not work there (${status})`, {
+        remedy: TOKEN,
+      });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -81,10 +93,13 @@ export class BunkmsKey implements OutsideProvider {
     if (answer?.success === true) return answer.data;
     const refusal = refusalSchema.safeParse(body).data;
     const code = refusal?.code ?? '';
-    const message = `BunKMS answered ${status} ${quoted(refusal?.code)}`;
-    if (DENIED.has(code)) throw new OutsideKeyError('denied', message);
-    if (code === 'decryption_failed') throw new OutsideKeyError('damaged', message);
-    throw new OutsideKeyError('unavailable', message);
+    const isOther = refusal === undefined;
+    const message = isOther
+      ? `${status} is no answer of BunKMS`
+      : `BunKMS answered ${status} ${quoted(code)}`;
+    const remedy = isOther ? 'correct url in the entry' : REMEDIES.get(code);
+    const fault = DENIED.has(code) ? 'denied' : code === 'decryption_failed' ? 'damaged' : 'unavailable';
+    throw new OutsideKeyError(fault, message, { remedy });
   }
 }
 

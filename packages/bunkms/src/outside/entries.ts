@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import { globMatches } from '@bundoc/shared/contract/grants';
 import { keyNameSchema, outsideNameSchema } from '@bundoc/shared/contract/keys';
 import { keyGlobSchema } from '@bundoc/shared/contract/tokens';
 import { parseJsonObject } from '@bundoc/shared/json/parse';
-import { formatError } from '@bundoc/shared/logs/error-line';
 import { WORDS } from '@bundoc/shared/logs/fault-words';
 import { ConfigError, unreadable } from '@bundoc/shared/process/config';
 import { z } from 'zod';
@@ -17,17 +17,22 @@ const TEXT_MAX = 1_024;
 
 const text = z.string().min(1).max(TEXT_MAX);
 const LOOPBACK = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
-const url = z
-  .url({ protocol: /^https?$/ })
-  .max(TEXT_MAX)
-  .refine((value) => {
-    const { protocol, hostname } = new URL(value);
-    return protocol === 'https:' || LOOPBACK.test(hostname);
-  }, 'must be https, or name this machine: keys are sent there')
-  .refine((value) => {
-    const { username, password, search, hash } = new URL(value);
-    return username + password + search + hash === '';
-  }, 'must have no credential, query or fragment');
+const url = text.superRefine((value, context) => {
+  const fault = faultOfUrl(value);
+  if (fault !== undefined) context.addIssue(fault);
+});
+/** Tokens of BunKMS and of Vault, a PIN, a secret access key of AWS. */
+const SECRETS = [
+  /^eyJ/,
+  /^(?:hv[sbr]|[sbr])\.[\w-]{20,}$/,
+  /^\d+$/,
+  /^(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[\dA-Za-z+/]{40}$/,
+];
+/** The path of a file with a secret. Errors quote it, so it must not be the secret. */
+const secretFile = text.refine(
+  (path) => !SECRETS.some((secret) => secret.test(path)),
+  'must be the path of a file, and looks like the secret itself',
+);
 /** Names and paths of OpenBao: no segment of them may lead elsewhere. */
 const path = text.regex(
   /^[\w-][\w.-]*(?:\/[\w-][\w.-]*)*$/,
@@ -47,7 +52,7 @@ const bao = z.strictObject({
   namespace: path.optional(),
   mount: path.default('transit'),
   key: path,
-  token_file: text,
+  token_file: secretFile,
   ca_file: text.optional(),
 });
 const bunkms = z.strictObject({
@@ -55,22 +60,27 @@ const bunkms = z.strictObject({
   kind: z.literal('bunkms'),
   url,
   key: keyNameSchema,
-  token_file: text,
+  token_file: secretFile,
   ca_file: text.optional(),
 });
-const awsKms = z.strictObject({
-  ...uses,
-  kind: z.literal('aws-kms'),
-  key_arn: text.regex(
-    /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
-    'must be the ARN of a key, which an alias is not: "arn:aws:kms:<region>:<account>:key/<id>"',
-  ),
-  region: text.regex(/^[a-z0-9-]+$/, 'must be a region such as "eu-central-1"').optional(),
-  endpoint: url.optional(),
-  ca_file: text.optional(),
-  credentials_file: text.optional(),
-  profile: text.optional(),
-});
+const awsKms = z
+  .strictObject({
+    ...uses,
+    kind: z.literal('aws-kms'),
+    key_arn: text.regex(
+      /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
+      'must be the ARN of a key, which an alias is not: "arn:aws:kms:<region>:<account>:key/<id>"',
+    ),
+    region: text.regex(/^[a-z0-9-]+$/, 'must be a region such as "eu-central-1"').optional(),
+    endpoint: url.optional(),
+    ca_file: text.optional(),
+    credentials_file: secretFile.optional(),
+    profile: text.optional(),
+  })
+  .refine(({ key_arn, region }) => region === undefined || region === key_arn.split(':')[3], {
+    path: ['region'],
+    error: 'must be that of key_arn, or be left out',
+  });
 const pkcs11 = z.strictObject({
   ...uses,
   kind: z.literal('pkcs11'),
@@ -78,7 +88,7 @@ const pkcs11 = z.strictObject({
   token: text,
   serial: text.optional(),
   key: text,
-  pin_file: text,
+  pin_file: secretFile,
   oaep_hash: z.enum(['sha256', 'sha1']).default('sha256'),
 });
 
@@ -91,6 +101,17 @@ const fileSchema = z.strictObject({
     .record(outsideNameSchema, entrySchema)
     .refine((keys) => Object.keys(keys).length <= ENTRIES_MAX, `may have at most ${ENTRIES_MAX} entries`),
 });
+
+/** @returns undefined for a URL that keys may be sent to. */
+function faultOfUrl(value: string): string | undefined {
+  const parsed = URL.parse(value);
+  if (parsed === null || !/^https?:$/.test(parsed.protocol))
+    return 'must be a URL such as "https://bao.example:8200"';
+  const { protocol, hostname, username, password, search, hash } = parsed;
+  if (username + password + search + hash !== '') return 'must have no credential, query or fragment';
+  if (protocol === 'https:' || LOOPBACK.test(hostname)) return undefined;
+  return 'must be https, or name this machine: keys are sent there';
+}
 
 /** What an entry names, for people: `https://bao:8200 transit/bunkms`. */
 export function placeOfEntry(entry: OutsideEntry): string {
@@ -127,20 +148,26 @@ export function readEntries(file: string): OutsideEntries {
   try {
     bytes = readFileSync(file);
   } catch (error) {
-    throw faulty(unreadable(file, error));
+    throw faulty(unreadable(file, error, () => 'write it as docs/how-to/seal-the-ring.md shows'));
   }
   if (bytes.length > FILE_BYTES_MAX) throw faulty(`the file is longer than ${FILE_BYTES_MAX} bytes`);
-  let value: unknown;
-  try {
-    ({ value } = parseJsonObject(bytes));
-  } catch (error) {
-    throw faulty(formatError(error));
-  }
-  const result = fileSchema.safeParse(value, WORDS);
+  const result = fileSchema.safeParse(parse(bytes), WORDS);
   if (!result.success)
-    throw faulty(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
+    throw faulty(
+      ...result.error.issues.map(({ path, message }) => [path.join('.'), message].filter(Boolean).join(': ')),
+    );
   const folder = dirname(file);
   return new Map(Object.entries(result.data.keys).map(([name, entry]) => [name, absolute(entry, folder)]));
+}
+
+function parse(bytes: Buffer): unknown {
+  if (bytes.toString('latin1').trim() === '') throw faulty('the file is empty: it needs {"keys": {…}}');
+  try {
+    return parseJsonObject(bytes).value;
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error;
+    throw faulty(`the file is not valid JSON: ${error.detail}`);
+  }
 }
 
 /** Members that name a file end in `_file`, but for the module of a token. */

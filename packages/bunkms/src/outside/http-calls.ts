@@ -3,7 +3,7 @@ import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import { printable } from '@bundoc/shared/logs/printable';
 import { request } from 'undici';
-import { HttpAgent, readOwn } from './http-agent.ts';
+import { HttpAgent, noAnswerOf, readOwn } from './http-agent.ts';
 import { OutsideKeyError } from './port.ts';
 
 /** Characters of another service's message that ours quotes. */
@@ -70,7 +70,7 @@ export class HttpCalls implements AsyncDisposable {
       return { status, body: parseJson(text) };
     } catch (error) {
       if (error instanceof OutsideKeyError) throw error;
-      throw new OutsideKeyError('unavailable', `no answer of ${new URL(url).origin}`, { cause: error });
+      throw noAnswerOf(new URL(url).origin, error);
     }
   }
 
@@ -82,10 +82,12 @@ export class HttpCalls implements AsyncDisposable {
     const { tokenFile } = this.#options;
     const stamp = stampOf(tokenFile);
     if (this.#token?.stamp === stamp) return this.#token.text;
-    const text = readOwn('token_file', () => readFileSync(tokenFile, 'utf8').trim());
-    // Else it would be an invalid header, whose error quotes it.
-    if (!/^[\x21-\x7e]{1,8192}$/.test(text))
-      throw new OutsideKeyError('unavailable', `token_file: ${tokenFile} holds no token`);
+    const text = readOwn('token_file', tokenFile, () => readFileSync(tokenFile, 'utf8').trim());
+    // RFC 6750, 2.1. Else it could be an invalid header, whose error quotes it.
+    if (!/^[\w.~+/-]{1,8192}=*$/.test(text))
+      throw new OutsideKeyError('unavailable', `token_file: ${tokenFile} holds no token`, {
+        remedy: 'put the token into it, and nothing else',
+      });
     this.#token = { stamp, text };
     return text;
   }
@@ -108,5 +110,7 @@ function repeats(text: string, secrets: readonly unknown[]): boolean {
 
 /** A short message of another service, for an error of ours. */
 export function quoted(text: unknown): string {
-  return typeof text === 'string' ? printable(text.slice(0, QUOTED_MAX)) : 'it says no reason';
+  return typeof text === 'string'
+    ? printable(text.slice(0, QUOTED_MAX).replace(/\s+/g, ' ').trim())
+    : 'it says no reason';
 }

@@ -17,7 +17,10 @@ export async function importOptional<Module>(name: string): Promise<Module> {
       peerDependencies: Readonly<Record<string, string>>;
     };
     const command = `npm install ${name}@${peerDependencies[name] ?? 'latest'}`;
-    const what = `the package ${name} cannot be loaded; run "${command}" in the folder of bunkms and restart`;
-    throw new OutsideKeyError('unavailable', what, { cause: error });
+    const remedy = `run "${command}" in the folder of bunkms and restart`;
+    throw new OutsideKeyError('unavailable', `the package ${name} cannot be loaded`, {
+      cause: error,
+      remedy,
+    });
   }
 }

@@ -37,6 +37,7 @@ export type Pkcs11Answer = { readonly id: number } & (
   | {
       readonly fault: OutsideFault;
       readonly message: string;
+      readonly remedy?: string | undefined;
       /** The token has refused the PIN. Each further try may lock it. */
       readonly isPinRefused: boolean;
       /** The child ends: another one may do better. */

@@ -43,8 +43,8 @@ function serve(call: Pkcs11Call): Pkcs11Answer {
   try {
     return { id, bytes: resultOf(call) };
   } catch (error) {
-    const { fault, message, isPinRefused, isOver } = Pkcs11Error.of(error);
-    return { id, fault, message, isPinRefused, isOver: isOver || call.operation === 'open' };
+    const { fault, message, remedy, isPinRefused, isOver } = Pkcs11Error.of(error);
+    return { id, fault, message, remedy, isPinRefused, isOver: isOver || call.operation === 'open' };
   } finally {
     if ('bytes' in call) call.bytes.fill(0);
   }

@@ -27,6 +27,7 @@ const CKZ_DATA_SPECIFIED = 1;
 /** Of pkcs11js: how it reads the parameter of a mechanism. */
 const PARAMETER = { RSA_OAEP: 4, GCM: 25 } as const;
 
+const MAKE = 'make another key, and name it in the entry';
 const AES_KEY_BYTES = 32;
 /** RSA keys of 2,048 to 3,072 bits: their ciphertext is as long as the modulus, and must fit a blob. */
 const MODULUS_BYTES = { min: 256, max: BLOB_BYTES_MAX } as const;
@@ -63,34 +64,44 @@ export function findKey(
   const find = (type: number) => findObject(library, session, type, key);
   const secret = find(CKO.SECRET_KEY);
   const held = secret ?? find(CKO.PRIVATE_KEY);
-  if (held === undefined) throw new Pkcs11Error('denied', `no key of the token has the label ${quote(key)}`);
+  if (held === undefined)
+    throw new Pkcs11Error('denied', `no key of the token has the label ${quote(key)}`, {
+      remedy: 'make that key, or correct key in the entry',
+    });
   const [type, sensitive, extractable] = [CKA.KEY_TYPE, CKA.SENSITIVE, CKA.EXTRACTABLE].map((attribute) =>
     attributeOf(library, session, held, attribute),
   );
   if (sensitive?.[0] !== 1 || extractable?.[0] !== 0)
-    throw new Pkcs11Error(
-      'unavailable',
-      'the key can be read out: make one with CKA_SENSITIVE true and CKA_EXTRACTABLE false',
-    );
+    throw new Pkcs11Error('unavailable', 'the key can be read out', {
+      remedy: 'make one with CKA_SENSITIVE true and CKA_EXTRACTABLE false',
+    });
   const expected = secret === undefined ? CKK.RSA : CKK.AES;
   if (type === undefined || numberOf(type) !== expected)
-    throw new Pkcs11Error('unavailable', 'the key is neither an AES key nor an RSA pair');
+    throw new Pkcs11Error('unavailable', 'the key is neither an AES key nor an RSA pair', { remedy: MAKE });
   const mechanism = secret === undefined ? 'RSA_PKCS_OAEP' : 'AES_GCM';
   if (!library.C_GetMechanismList(slot).includes(CKM[mechanism]))
-    throw new Pkcs11Error('unavailable', `the token lacks the mechanism of this key: CKM_${mechanism}`);
+    throw new Pkcs11Error('unavailable', `the token lacks the mechanism of this key: CKM_${mechanism}`, {
+      remedy: `make ${secret === undefined ? 'an AES key' : 'an RSA pair'} instead`,
+    });
   if (secret !== undefined) {
     if (numberOf(attributeOf(library, session, held, CKA.VALUE_LEN)) !== AES_KEY_BYTES)
-      throw new Pkcs11Error('unavailable', `the AES key must have ${AES_KEY_BYTES * 8} bits`);
+      throw new Pkcs11Error('unavailable', `the AES key must have ${AES_KEY_BYTES * 8} bits`, {
+        remedy: MAKE,
+      });
     return new AesGcmKey(library, secret);
   }
   const { length } = attributeOf(library, session, held, CKA.MODULUS);
   if (length < MODULUS_BYTES.min || length > MODULUS_BYTES.max) {
     const bits = `${MODULUS_BYTES.min * 8} to ${MODULUS_BYTES.max * 8} bits`;
-    throw new Pkcs11Error('unavailable', `the RSA key has ${length * 8} bits; it must have ${bits}`);
+    throw new Pkcs11Error('unavailable', `the RSA key has ${length * 8} bits; it must have ${bits}`, {
+      remedy: MAKE,
+    });
   }
   const publicKey = find(CKO.PUBLIC_KEY);
   if (publicKey === undefined)
-    throw new Pkcs11Error('unavailable', `the token has no public key with the label ${quote(key)}`);
+    throw new Pkcs11Error('unavailable', `the token has no public key with the label ${quote(key)}`, {
+      remedy: 'give both keys of the pair that label',
+    });
   return new RsaOaepKey(library, { publicKey, privateKey: held }, length, oaepHash);
 }
 
@@ -174,8 +185,9 @@ class RsaOaepKey implements Pkcs11TokenKey {
     } catch (error) {
       const code = codeOf(error);
       if (code !== CKR.ARGUMENTS_BAD && code !== CKR.MECHANISM_PARAM_INVALID) throw error;
-      const why = `the token refuses RSA-OAEP with ${this.#hash}`;
-      throw new Pkcs11Error('unavailable', `${why}: give the entry another oaep_hash, or use an AES key`);
+      throw new Pkcs11Error('unavailable', `the token refuses RSA-OAEP with ${this.#hash}`, {
+        remedy: 'give the entry another oaep_hash, or use an AES key',
+      });
     }
   }
 }
@@ -201,7 +213,9 @@ function findObject(
   const found = library.C_FindObjects(session, 2);
   library.C_FindObjectsFinal(session);
   if (found.length > 1)
-    throw new Pkcs11Error('unavailable', `several keys of the token have the label ${quote(label)}`);
+    throw new Pkcs11Error('unavailable', `several keys of the token have the label ${quote(label)}`, {
+      remedy: 'give the right one a label of its own',
+    });
   return found[0];
 }
 

@@ -58,6 +58,11 @@ export class Pkcs11Key implements OutsideProvider {
     return await this.#process().call({ operation: 'unwrap', bytes: blob }, signal);
   }
 
+  async prepare(): Promise<void> {
+    // The next call says why it failed.
+    await this.#process().opened.catch(() => undefined);
+  }
+
   async checkCredential(signal: AbortSignal): Promise<void> {
     await this.#process().call({ operation: 'checkCredential' }, signal);
   }

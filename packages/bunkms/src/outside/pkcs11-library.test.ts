@@ -23,7 +23,7 @@ async function causeIn(from: string): Promise<unknown> {
   const library = new URL('./pkcs11-library.ts', import.meta.url).href;
   const program = `import { loadLibrary } from ${JSON.stringify(library)};
     try { loadLibrary('/none.so', ${JSON.stringify(from)}); }
-    catch ({ name, fault, message }) { console.log(JSON.stringify({ name, fault, message })); }`;
+    catch ({ name, fault, message, remedy }) { console.log(JSON.stringify({ name, fault, message, remedy })); }`;
   const { stdout } = await runNode(['--input-type=module', '--eval', program], {});
   return JSON.parse(stdout);
 }
@@ -32,7 +32,8 @@ it('names the command that installs the optional package when it is missing', as
   expect(await causeIn(installation())).toEqual({
     name: 'Pkcs11Error',
     fault: 'unavailable',
-    message: 'the package pkcs11js is not installed: run "npm install pkcs11js"',
+    message: 'the package pkcs11js is not installed',
+    remedy: 'run "npm install pkcs11js" in the folder of bunkms',
   });
 });
 
@@ -42,7 +43,8 @@ it('names the command that builds the optional package when it was installed wit
   expect(await causeIn(installation(index))).toEqual({
     name: 'Pkcs11Error',
     fault: 'unavailable',
-    message: 'the package pkcs11js is not built: run "npm rebuild pkcs11js"',
+    message: 'the package pkcs11js is not built',
+    remedy: 'run "npm rebuild pkcs11js" in the folder of bunkms',
   });
 });
 

@@ -59,6 +59,12 @@ export const CKR = {
 
 const DENIED: readonly number[] = [CKR.KEY_FUNCTION_NOT_PERMITTED, CKR.ACTION_PROHIBITED];
 
+interface Pkcs11ErrorOptions {
+  readonly remedy?: string;
+  readonly isPinRefused?: boolean;
+  readonly isOver?: boolean;
+}
+
 /** A call that failed in the child. */
 export class Pkcs11Error extends Error {
   override readonly name = 'Pkcs11Error';
@@ -67,10 +73,16 @@ export class Pkcs11Error extends Error {
   readonly isPinRefused: boolean;
   /** Another process may do better: the module or its session is in an unknown state. */
   readonly isOver: boolean;
+  readonly remedy: string | undefined;
 
-  constructor(fault: OutsideFault, message: string, { isPinRefused = false, isOver = false } = {}) {
+  constructor(
+    fault: OutsideFault,
+    message: string,
+    { remedy, isPinRefused = false, isOver = false }: Pkcs11ErrorOptions = {},
+  ) {
     super(message);
     this.fault = fault;
+    this.remedy = remedy;
     this.isPinRefused = isPinRefused;
     this.isOver = isOver;
   }
@@ -79,7 +91,8 @@ export class Pkcs11Error extends Error {
   static of(error: unknown): Pkcs11Error {
     if (error instanceof Pkcs11Error) return error;
     const text = `the token answered ${printable(formatError(error).slice(0, 200))}`;
-    if (DENIED.includes(codeOf(error) ?? -1)) return new Pkcs11Error('denied', text);
+    if (DENIED.includes(codeOf(error) ?? -1))
+      return new Pkcs11Error('denied', text, { remedy: 'set CKA_ENCRYPT and CKA_DECRYPT of the key' });
     return new Pkcs11Error('unavailable', text, { isOver: true });
   }
 }
@@ -101,9 +114,17 @@ export function loadLibrary(module: string, from = import.meta.url): Pkcs11Libra
   try {
     library.load(module);
   } catch (error) {
-    throw new Pkcs11Error('unavailable', `the module cannot be loaded: ${printable(formatError(error))}`);
+    throw new Pkcs11Error('unavailable', `the module cannot be loaded: ${printable(formatError(error))}`, {
+      remedy: 'correct module in the entry: the path of the PKCS#11 library of the vendor',
+    });
   }
-  library.C_Initialize();
+  try {
+    library.C_Initialize();
+  } catch (error) {
+    throw new Pkcs11Error('unavailable', `the module does not start: ${printable(formatError(error))}`, {
+      remedy: 'see its own configuration, and that the user of BunKMS may use the device',
+    });
+  }
   return library;
 }
 
@@ -115,6 +136,8 @@ function loadPackage(from: string): Pkcs11Package {
     const [what, remedy] = isThere
       ? ['built', 'npm rebuild pkcs11js']
       : ['installed', 'npm install pkcs11js'];
-    throw new Pkcs11Error('unavailable', `the package pkcs11js is not ${what}: run "${remedy}"`);
+    throw new Pkcs11Error('unavailable', `the package pkcs11js is not ${what}`, {
+      remedy: `run "${remedy}" in the folder of bunkms`,
+    });
   }
 }

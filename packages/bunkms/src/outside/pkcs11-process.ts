@@ -34,6 +34,7 @@ const answerSchema = z.union([
     id: z.int(),
     fault: z.enum(['denied', 'unavailable', 'damaged']),
     message: z.string().max(MESSAGE_MAX),
+    remedy: z.string().max(MESSAGE_MAX).optional(),
     isPinRefused: z.boolean(),
     isOver: z.boolean(),
   }),
@@ -172,8 +173,9 @@ export class Pkcs11Process {
       settling?.resolve(Buffer.from(buffer, byteOffset, byteLength));
       return;
     }
-    const { fault, message, isPinRefused, isOver } = answer;
-    const error = new (isPinRefused ? PinRefusedError : OutsideKeyError)(fault, printable(message));
+    const { fault, message, remedy, isPinRefused, isOver } = answer;
+    const Refusal = isPinRefused ? PinRefusedError : OutsideKeyError;
+    const error = new Refusal(fault, printable(message), { remedy: remedy && printable(remedy) });
     settling?.reject(error);
     if (isOver) this.#end(printable(message));
   }

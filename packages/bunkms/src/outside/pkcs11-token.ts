@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { stampOf } from '@bundoc/shared/files/file-stamp';
-import { formatError } from '@bundoc/shared/logs/error-line';
+import { printable } from '@bundoc/shared/logs/printable';
+import { unreadable } from '@bundoc/shared/process/config';
 import type { Pkcs11Settings } from './pkcs11-calls.ts';
 import { findKey, type Pkcs11TokenKey } from './pkcs11-cipher.ts';
 import { CKR, codeOf, type Handle, loadLibrary, Pkcs11Error, type Pkcs11Library } from './pkcs11-library.ts';
@@ -16,6 +17,8 @@ const CKF_USER_PIN_FINAL_TRY = 0x20000;
 const CKF_USER_PIN_LOCKED = 0x40000;
 
 const PIN_REFUSED: readonly number[] = [CKR.PIN_INCORRECT, CKR.PIN_INVALID, CKR.PIN_LEN_RANGE];
+/** Characters of labels in a message. */
+const QUOTED_MAX = 200;
 const NOT_OPENED: readonly number[] = [
   CKR.ENCRYPTED_DATA_INVALID,
   CKR.ENCRYPTED_DATA_LEN_RANGE,
@@ -55,14 +58,13 @@ export class Pkcs11Token {
     const library = loadLibrary(settings.module);
     const { slot, flags } = findToken(library, settings);
     if ((flags & CKF_USER_PIN_LOCKED) !== 0)
-      throw new Pkcs11Error(
-        'unavailable',
-        'the token has locked the PIN: unlock it with the tool of the token',
-      );
-    if ((flags & CKF_USER_PIN_FINAL_TRY) !== 0) {
-      const why = 'the token locks the PIN after one more wrong try';
-      throw new Pkcs11Error('unavailable', `${why}: log in once with the tool of the token`);
-    }
+      throw new Pkcs11Error('unavailable', 'the token has locked the PIN', {
+        remedy: 'unlock it with the tool of the token',
+      });
+    if ((flags & CKF_USER_PIN_FINAL_TRY) !== 0)
+      throw new Pkcs11Error('unavailable', 'the token locks the PIN after one more wrong try', {
+        remedy: 'log in once with the tool of the token',
+      });
     const session = library.C_OpenSession(slot, CKF_SERIAL_SESSION);
     logIn(library, session, readPin(settings.pinFile, pinStamp));
     return new Pkcs11Token(library, settings, slot, session);
@@ -129,16 +131,24 @@ export class Pkcs11Token {
 }
 
 function findToken(library: Pkcs11Library, { token, serial }: Pkcs11Settings) {
-  const found = library
-    .C_GetSlotList(true)
-    .map((slot) => ({ slot, ...library.C_GetTokenInfo(slot) }))
+  const tokens = library.C_GetSlotList(true).map((slot) => ({ slot, ...library.C_GetTokenInfo(slot) }));
+  const found = tokens
     .filter(({ label }) => trimmed(label) === token)
     .filter(({ serialNumber }) => serial === undefined || trimmed(serialNumber) === serial);
   const [first] = found;
   const named = `the label ${JSON.stringify(token)}${serial === undefined ? '' : ` and the serial ${serial}`}`;
-  if (first === undefined) throw new Pkcs11Error('unavailable', `no token has ${named}`);
+  if (first === undefined) {
+    const labelled = tokens.filter(({ label }) => trimmed(label) !== '');
+    const known = labelled.map((one) => `"${trimmed(one.label)}" (serial ${trimmed(one.serialNumber)})`);
+    const those = printable(known.join(', ').slice(0, QUOTED_MAX));
+    throw new Pkcs11Error('unavailable', `no token has ${named}`, {
+      remedy: `correct it in the entry; the module shows ${those === '' ? 'no token' : those}`,
+    });
+  }
   if (found.length > 1)
-    throw new Pkcs11Error('unavailable', `${found.length} tokens have ${named}: give the entry a serial`);
+    throw new Pkcs11Error('unavailable', `${found.length} tokens have ${named}`, {
+      remedy: 'give the entry a serial',
+    });
   return first;
 }
 
@@ -153,11 +163,14 @@ function readPin(file: string, stamp: string): string {
   try {
     bytes = readFileSync(file);
   } catch (error) {
-    throw new Pkcs11Error('unavailable', `pin_file cannot be read: ${formatError(error)}`);
+    throw new Pkcs11Error('unavailable', `pin_file: ${unreadable(file, error)}`, {
+      remedy: 'correct pin_file in the entry, or put the file there, readable by the user of BunKMS',
+    });
   }
   const pin = bytes.toString('utf8').replace(/\r?\n$/, '');
   bytes.fill(0);
-  if (pin === '') throw new Pkcs11Error('unavailable', `pin_file: ${file} holds no PIN`);
+  if (pin === '')
+    throw new Pkcs11Error('unavailable', `pin_file: ${file} holds no PIN`, { remedy: 'put the PIN into it' });
   // Else the parent, which compares stamps, would try a wrong PIN twice.
   if (stampOf(file) !== stamp) throw new Pkcs11Error('unavailable', 'pin_file has just changed');
   return pin;
@@ -171,10 +184,10 @@ function logIn(library: Pkcs11Library, session: Handle, pin: string): void {
     if (code === CKR.USER_ALREADY_LOGGED_IN) return;
     const { message } = Pkcs11Error.of(error);
     const isPinRefused = PIN_REFUSED.includes(code);
-    const remedy = isPinRefused
-      ? ': correct pin_file; this PIN is not tried again'
-      : ' to the PIN in pin_file';
-    throw new Pkcs11Error('unavailable', message + remedy, { isPinRefused });
+    throw new Pkcs11Error('unavailable', `${message} to the PIN in pin_file`, {
+      isPinRefused,
+      ...(isPinRefused && { remedy: 'put the PIN of the user into it; this one is not tried again' }),
+    });
   }
 }
 

@@ -1,3 +1,5 @@
+import { formatCauses } from '@bundoc/shared/logs/error-line';
+
 /** Bytes that an outside key wraps: a share of 32 bytes, or a key with its check value. */
 export const SECRET_BYTES = { min: 32, max: 64 } as const;
 /** The longest wrapped secret, bytes: that of an RSA key of 3,072 bits. */
@@ -15,17 +17,30 @@ export const CALL_MS = 1_500;
  */
 export type OutsideFault = 'denied' | 'unavailable' | 'damaged';
 
+export interface OutsideKeyErrorOptions extends ErrorOptions {
+  /** What an operator can do, as in "put a token that works into token_file". */
+  readonly remedy?: string | undefined;
+}
+
 /**
  * A call of an outside key that failed. Its message holds no secret, and at most 200 characters of an answer.
  */
 export class OutsideKeyError extends Error {
   override readonly name = 'OutsideKeyError';
   readonly fault: OutsideFault;
+  readonly remedy: string | undefined;
 
-  constructor(fault: OutsideFault, message: string, options?: ErrorOptions) {
+  constructor(fault: OutsideFault, message: string, { remedy, ...options }: OutsideKeyErrorOptions = {}) {
     super(message, options);
     this.fault = fault;
+    this.remedy = remedy;
   }
+}
+
+/** Cause and remedy of a call that failed, as one line. */
+export function describeOutsideError(error: unknown): string {
+  const remedy = error instanceof OutsideKeyError ? error.remedy : undefined;
+  return remedy === undefined ? formatCauses(error) : `${formatCauses(error)}; ${remedy}`;
 }
 
 /**
@@ -39,6 +54,11 @@ export interface OutsideProvider extends AsyncDisposable {
   wrap(secret: Uint8Array, signal: AbortSignal): Promise<Buffer>;
   /** @returns the secret, which the caller wipes. @throws OutsideKeyError. */
   unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer>;
+  /**
+   * Resolves once a call need not wait for the start of a process, or that start has failed. Absent when
+   * there is none.
+   */
+  prepare?(): Promise<void>;
   /** Resolves when our own credential works. @throws OutsideKeyError `unavailable`. */
   checkCredential(signal: AbortSignal): Promise<void>;
 }

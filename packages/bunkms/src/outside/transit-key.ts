@@ -66,7 +66,9 @@ export class TransitKey implements OutsideProvider {
   async checkCredential(signal: AbortSignal): Promise<void> {
     const answer = await this.#call('GET', '/v1/auth/token/lookup-self', undefined, signal);
     if (answer.status !== 200)
-      throw new OutsideKeyError('unavailable', `our token does not work there: ${reasonOf(answer)}`);
+      throw new OutsideKeyError('unavailable', `our token does not work there: ${reasonOf(answer)}`, {
+        remedy: 'put a token that works into token_file',
+      });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -83,7 +85,10 @@ export class TransitKey implements OutsideProvider {
     const path = `/v1/${mount}/${operation}/${encodeURIComponent(key)}`;
     const answer = await this.#call('POST', path, sent, signal);
     const read = answer.status === 200 ? schema.safeParse(answer.body) : undefined;
-    if (read?.success !== true) throw new OutsideKeyError(faultOf(answer), reasonOf(answer));
+    if (read?.success !== true) {
+      const remedy = remedyOf(answer, `${mount}/keys/${key}`, `${mount}/${operation}/${key}`);
+      throw new OutsideKeyError(faultOf(answer), reasonOf(answer), { remedy });
+    }
     this.#renewInTime();
     return read.data;
   }
@@ -125,6 +130,16 @@ function faultOf({ status, body }: HttpAnswer): OutsideKeyError['fault'] {
   if (status !== 400) return 'unavailable';
   if (/encryption key not found|disallowed by policy/.test(text)) return 'denied';
   return /invalid ciphertext|message authentication failed|cipher:/.test(text) ? 'damaged' : 'unavailable';
+}
+
+/** What an operator can do about a refusal. */
+function remedyOf({ status, body }: HttpAnswer, key: string, use: string): string | undefined {
+  if (status === 403) return `let the policy of the token update ${use}`;
+  if (status === 404) return 'correct url (without /v1), namespace and mount in the entry';
+  if (status === 503) return 'unseal the service';
+  const isOther = status < 400 || !errorsSchema.safeParse(body).success;
+  if (isOther) return 'correct url in the entry: it must lead to OpenBao or Vault itself';
+  return faultOf({ status, body }) === 'denied' ? `make ${key}, or correct key in the entry` : undefined;
 }
 
 function reasonOf({ status, body }: HttpAnswer): string {

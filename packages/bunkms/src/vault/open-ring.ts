@@ -1,8 +1,12 @@
 import type { KeyObject } from 'node:crypto';
 import { OpenError } from '@bundoc/shared/crypto/aead';
-import { formatCauses } from '@bundoc/shared/logs/error-line';
 import { ConfigError } from '@bundoc/shared/process/config';
-import { type OutsideFault, type OutsideKey, OutsideKeyError } from '../outside/port.ts';
+import {
+  describeOutsideError,
+  type OutsideFault,
+  type OutsideKey,
+  OutsideKeyError,
+} from '../outside/port.ts';
 import { openSealedRing, parseSealedRing, type SealedRing, type Slot } from './sealed-ring.ts';
 
 /** Finds an outside key by its name. @returns undefined when no entry has it. */
@@ -98,6 +102,6 @@ export async function openThrough(
     return { keks: openSealedRing(ring, await key.unwrap(blob)) };
   } catch (error) {
     const state = error instanceof OutsideKeyError ? error.fault : 'damaged';
-    return { name, state, cause: formatCauses(error) };
+    return { name, state, cause: describeOutsideError(error) };
   }
 }

@@ -11,6 +11,7 @@ import { canonicalRequest, parseAuthorization, signatureOf } from './sigv4.ts';
 export interface KnownCredential {
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
+  /** Empty for an access key of a user. */
   readonly sessionToken: string;
   isExpired: boolean;
 }
@@ -50,11 +51,11 @@ export class AwsKmsServer implements AsyncDisposable {
     return `${this.#scheme}://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  newCredential(): KnownCredential {
+  newCredential({ isTemporary = true } = {}): KnownCredential {
     const credential = {
       accessKeyId: `ASIA${randomBytes(8).toString('hex').toUpperCase()}`,
       secretAccessKey: randomBytes(30).toString('base64'),
-      sessionToken: randomBytes(96).toString('base64'),
+      sessionToken: isTemporary ? randomBytes(96).toString('base64') : '',
       isExpired: false,
     };
     this.credentials.set(credential.accessKeyId, credential);
@@ -83,7 +84,7 @@ export class AwsKmsServer implements AsyncDisposable {
     const header = parseAuthorization(headers.authorization ?? '');
     if (header === undefined) return refusal(403, 'IncompleteSignature', 'no signature of version 4');
     const known = this.credentials.get(header.accessKeyId);
-    const token = headers['x-amz-security-token'];
+    const token = headers['x-amz-security-token'] ?? '';
     if (known === undefined || token !== known.sessionToken)
       return refusal(
         403,
@@ -94,7 +95,8 @@ export class AwsKmsServer implements AsyncDisposable {
     const signed = { method, path, query, headers: headers as Record<string, string>, body };
     const canonical = canonicalRequest(signed, header.signedHeaders);
     const time = String(headers['x-amz-date']);
-    const isWhole = ['host', 'x-amz-date', 'x-amz-security-token', 'x-amz-target'].every((name) =>
+    const ofToken = token === '' ? [] : ['x-amz-security-token'];
+    const isWhole = ['host', 'x-amz-date', 'x-amz-target', ...ofToken].every((name) =>
       header.signedHeaders.includes(name),
     );
     if (!isWhole || signatureOf(canonical, header, time, known.secretAccessKey) !== header.signature) {

@@ -15,6 +15,8 @@ export interface TransitToken {
   isValid: boolean;
   /** Whether a policy lets it use keys. */
   mayUse: boolean;
+  /** Whether it may make keys, policies and tokens. */
+  mayAdminister?: boolean;
 }
 
 /**
@@ -24,6 +26,8 @@ export interface TransitToken {
 export class TransitServer implements AsyncDisposable {
   readonly tokens = new Map<string, TransitToken>();
   readonly keys = new Map<string, Buffer>();
+  /** Texts of policies by name. */
+  readonly #policies = new Map<string, string>();
   /** Paths that were asked for, in order. */
   readonly asked: string[] = [];
   /** Takes a request in place of the server. */
@@ -68,9 +72,10 @@ export class TransitServer implements AsyncDisposable {
     response.end(body === undefined ? '' : JSON.stringify(body));
   }
 
-  #reply({ url = '', headers }: IncomingMessage, sent: Record<string, string>): TransitAnswer {
+  #reply({ method, url = '', headers }: IncomingMessage, sent: Record<string, unknown>): TransitAnswer {
     const token = this.tokens.get(String(headers['x-vault-token']));
     if (token?.isValid !== true) return refused(403, 'permission denied');
+    if (token.mayAdminister === true) return this.#administer(`${method} ${url}`, sent);
     if (url === '/v1/auth/token/lookup-self')
       return { status: 200, body: { data: { ttl: token.ttl, renewable: token.renewable } } };
     if (url === '/v1/auth/token/renew-self')
@@ -84,6 +89,28 @@ export class TransitServer implements AsyncDisposable {
       ? encrypt(key, String(sent['plaintext']))
       : decrypt(key, String(sent['ciphertext']));
   }
+
+  #administer(request: string, sent: Record<string, unknown>): TransitAnswer {
+    const [, kind = '', name = ''] =
+      /^POST \/v1\/(sys\/mounts|transit\/keys|auth\/token)\/([\w-]+)$/.exec(request) ?? [];
+    const [, policy] = /^PUT \/v1\/sys\/policies\/acl\/([\w-]+)$/.exec(request) ?? [];
+    if (policy !== undefined) this.#policies.set(policy, String(sent['policy']));
+    else if (kind === 'transit/keys') this.keys.set(name, randomBytes(32));
+    else if (kind === 'auth/token' && name === 'create') {
+      const policies = sent['policies'] as string[];
+      const mayUse = policies.some((one) => allowsUse(this.#policies.get(one) ?? ''));
+      return { status: 200, body: { auth: { client_token: this.newToken({ mayUse }) } } };
+    } else if (kind !== 'sys/mounts' || sent['type'] !== 'transit')
+      return refused(404, 'no handler for route');
+    return { status: 204 };
+  }
+}
+
+/** Whether a policy lets its tokens use a key for both. */
+function allowsUse(policy: string): boolean {
+  return ['encrypt', 'decrypt'].every((operation) =>
+    new RegExp(`path "transit/${operation}/[^"]+" \\{ capabilities = \\["update"\\] \\}`).test(policy),
+  );
 }
 
 function refused(status: number, message: string): TransitAnswer {

@@ -13,7 +13,11 @@ const FILE_FAULTS: Readonly<Record<string, string>> = {
 
 /** An error as one line for a person; no stack. */
 export function formatError(error: unknown): string {
-  return reasonsOf(error).join(': ').replace(/\s+/g, ' ');
+  // Lines are faults of their own, but for the one that introduces them.
+  return reasonsOf(error)
+    .join(': ')
+    .replace(/(?<!:)\s*\n\s*/g, '; ')
+    .replace(/\s+/g, ' ');
 }
 
 /** Causes of an error that are named. */

@@ -33,6 +33,8 @@ function wordsOf(issue: core.$ZodRawIssue): string | undefined {
         issue.keys,
         issue.inst instanceof z.ZodObject ? Object.keys(issue.inst.shape) : [],
       );
+    case 'invalid_key':
+      return issue.issues[0]?.message;
     case 'invalid_union':
       return Array.isArray(issue['options']) ? `must be ${oneOf(issue['options'])}` : undefined;
     default:

@@ -150,20 +150,28 @@ export const PROGRAMS = {
     find: vectorsFolder,
   },
   softhsm: {
-    title: 'SoftHSM and a C++ compiler',
+    title: 'SoftHSM, OpenSC and a C++ compiler',
     tests: 'outside keys in PKCS#11 tokens',
     variable: 'REQUIRE_SOFTHSM',
-    debian: 'softhsm2 g++',
-    elsewhere: 'Fedora: softhsm gcc-c++; Homebrew: softhsm',
+    debian: 'softhsm2 opensc g++',
+    elsewhere: 'Fedora: softhsm opensc gcc-c++; Homebrew: softhsm opensc',
     find: () => findModule('libsofthsm2.so'),
   },
   tpm: {
-    title: 'a simulated TPM with its PKCS#11 module, and a C++ compiler',
+    title: 'a simulated TPM with its PKCS#11 module, OpenSC and a C++ compiler',
     tests: 'an outside key in a TPM',
     variable: 'REQUIRE_TPM',
-    debian: 'swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 g++',
-    elsewhere: 'Fedora: swtpm tpm2-pkcs11 gcc-c++',
+    debian: 'swtpm libtpm2-pkcs11-1 libtss2-tcti-swtpm0 opensc g++',
+    elsewhere: 'Fedora: swtpm tpm2-pkcs11 opensc gcc-c++',
     find: () => (findProgram('swtpm') === undefined ? undefined : findModule('libtpm2_pkcs11.so')),
+  },
+  systemd: {
+    title: 'the programs systemd-creds and systemd-analyze',
+    tests: 'the KEK as a credential of systemd',
+    variable: 'REQUIRE_SYSTEMD',
+    debian: 'systemd',
+    elsewhere: 'Fedora: systemd',
+    find: () => (findProgram('systemd-analyze') === undefined ? undefined : findProgram('systemd-creds')),
   },
   registry: {
     title: 'the npm registry',
@@ -236,9 +244,9 @@ export function howToGet(name: ProgramName): string {
   return `${title} (${debian === '' ? '' : `Debian: ${debian}; `}${elsewhere})`;
 }
 
-/** A PKCS#11 module in a usual folder, when the addon that loads it can be compiled. */
+/** A PKCS#11 module in a usual folder, when the addon that loads it can be compiled, and tokens be made. */
 function findModule(name: string): string | undefined {
-  if (findProgram('c++') === undefined || findProgram('cc') === undefined) return undefined;
+  if (['c++', 'cc', 'pkcs11-tool'].some((program) => findProgram(program) === undefined)) return undefined;
   return MODULE_FOLDERS.flatMap((folder) => globSync(`${folder}/${name}`))[0];
 }
 

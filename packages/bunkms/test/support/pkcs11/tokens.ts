@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { createConnection, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -47,6 +48,55 @@ function compile(compiler: string, to: string, args: readonly string[]): void {
   const { status, stderr } = spawnSync(compiler, ['-O1', '-shared', '-fPIC', include, ...args, '-o', made]);
   assert.equal(status, 0, `${compiler}: ${stderr}`);
   renameSync(made, to);
+}
+
+/** Objects that a TPM has in memory at most, with their first handle. */
+const TRANSIENT = { first: 0x80000000, count: 3 } as const;
+
+/**
+ * Serves a TPM to one process after the other, as a resource manager does: none finds what a former one has
+ * left in the TPM's memory. A process opens the control channel once, before anything else.
+ */
+async function manageResources(tpm: string, managed: string): Promise<Server> {
+  symlinkSync(tpm, managed);
+  const server = createServer(async (client) => {
+    client.on('error', () => undefined);
+    for (let at = 0; at < TRANSIENT.count; at++) {
+      // TPM2_FlushContext of the TPM 2.0 library, part 3: tag, size, command, handle.
+      const command = Buffer.from('80010000000e0000016500000000', 'hex');
+      command.writeUInt32BE(TRANSIENT.first + at, 10);
+      const connection = createConnection(tpm);
+      connection.write(command);
+      await once(connection, 'data');
+      await once(connection.end().resume(), 'close');
+    }
+    const control = createConnection(`${tpm}.ctrl`);
+    control.on('error', () => undefined);
+    client.pipe(control).pipe(client);
+  });
+  await once(server.listen(`${managed}.ctrl`), 'listening');
+  return server;
+}
+
+/** Starts a simulated TPM with its files in a folder. The environment names it to its PKCS#11 module. */
+export async function startTpm(
+  folder: string,
+): Promise<{ readonly environment: Record<string, string>; readonly stop: () => Promise<void> }> {
+  const [socket, state, managed] = [join(folder, 'tpm'), join(folder, 'state'), join(folder, 'managed')];
+  mkdirSync(state);
+  const places = [`dir=${state}`, '--server', `type=unixio,path=${socket}`];
+  const control = ['--ctrl', `type=unixio,path=${socket}.ctrl`, '--flags', 'startup-clear'];
+  const args = ['socket', '--tpm2', '--tpmstate', ...places, ...control];
+  const swtpm = spawn(findProgram('swtpm') ?? '', args, { stdio: 'ignore' });
+  const exited = once(swtpm, 'exit');
+  await expect.poll(() => existsSync(socket) && existsSync(`${socket}.ctrl`)).toBe(true);
+  const manager = await manageResources(socket, managed);
+  const stop = async () => {
+    manager.close();
+    swtpm.kill('SIGKILL');
+    await exited;
+  };
+  return { environment: { TPM2_PKCS11_TCTI: `swtpm:path=${managed}` }, stop };
 }
 
 /** A token of a test, with its PIN in a file. */
@@ -94,26 +144,11 @@ export class TestToken implements AsyncDisposable {
     const module = pathOf('tpm');
     assert(module !== undefined);
     const folder = mkdtempSync(join(tmpdir(), 'bunkms-tpm-'));
-    const [socket, state, store] = ['socket', 'state', 'store'].map((name) => join(folder, name));
-    assert(socket !== undefined && state !== undefined && store !== undefined);
-    for (const one of [state, store]) mkdirSync(one);
-    const places = [`dir=${state}`, '--server', `type=unixio,path=${socket}`];
-    const control = ['--ctrl', `type=unixio,path=${socket}.ctrl`, '--flags', 'startup-clear'];
-    const swtpm = spawn(
-      findProgram('swtpm') ?? '',
-      ['socket', '--tpm2', '--tpmstate', ...places, ...control],
-      {
-        stdio: 'ignore',
-      },
-    );
-    const exited = once(swtpm, 'exit');
-    await expect.poll(() => existsSync(socket) && existsSync(`${socket}.ctrl`)).toBe(true);
-    const environment = { TPM2_PKCS11_STORE: store, TPM2_PKCS11_TCTI: `swtpm:path=${socket}` };
-    const stop = async () => {
-      swtpm.kill('SIGKILL');
-      await exited;
-    };
-    return await TestToken.#made(new TestToken(folder, module, environment, stop), orders);
+    const TPM2_PKCS11_STORE = join(folder, 'store');
+    mkdirSync(TPM2_PKCS11_STORE);
+    const { environment, stop } = await startTpm(folder);
+    const all = { TPM2_PKCS11_STORE, ...environment };
+    return await TestToken.#made(new TestToken(folder, module, all, stop), orders);
   }
 
   static async #made(token: TestToken, orders: readonly AdminOrder[]): Promise<TestToken> {
