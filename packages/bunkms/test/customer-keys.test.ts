@@ -122,6 +122,10 @@ describe('a key that is attached to an outside key', () => {
     expect(away.text).not.toContain(bao.url);
     bao.intercept = undefined;
     expect(await statusesOf(2)).toEqual([200]);
+    const opened = (await changesOf('key.export')).find(
+      ({ version, outcome }) => version === 2 && outcome === 'allowed',
+    );
+    expect(opened?.detail?.['outside_ms']).toEqual(expect.any(Number));
     const refused = (await changesOf('key.export')).filter(({ outcome }) => outcome !== 'allowed');
     expect(refused.map(({ code }) => code)).toEqual(['outside_key_denied', 'outside_key_unavailable']);
   });

@@ -28,6 +28,8 @@ export interface Release {
   readonly leaseTtlMs: number;
   /** The storage that it is released to, if any. */
   readonly storage: string | undefined;
+  /** How long the outside key of its customer took, milliseconds; undefined without one. */
+  readonly outsideMs: number | undefined;
 }
 
 /** A refused or failed export. The key and version are those of its target, as audit records name them. */
@@ -56,7 +58,7 @@ export class ExportRecorder {
    */
   async release(release: Release, caller: Caller, condition: AuditCondition): Promise<AuditReceipt> {
     const { audit, metrics, logger } = this.#options;
-    const { keyId, name, version, leaseTtlMs, storage } = release;
+    const { keyId, name, version, leaseTtlMs, storage, outsideMs } = release;
     const outcome = 'allowed';
     const receipt = await audit.append(
       {
@@ -64,7 +66,7 @@ export class ExportRecorder {
         detail: {
           key_id: keyId,
           lease_ttl_ms: leaseTtlMs,
-          ...defined({ storage }),
+          ...defined({ storage, outside_ms: outsideMs }),
         },
       },
       condition,

@@ -1,4 +1,4 @@
-import { readFileSync, realpathSync, statSync } from 'node:fs';
+import { readFileSync, realpathSync } from 'node:fs';
 import type { Checkup } from '@bundoc/shared/cli/checkup';
 import { counted } from '@bundoc/shared/cli/counted';
 import { leftoversOf } from '@bundoc/shared/files/private-file';
@@ -6,6 +6,7 @@ import type { BunkmsConfig } from '../config.ts';
 import { type OutsideEntries, readEntries } from '../outside/entries.ts';
 import { isSealedRing, parseSealedRing } from '../vault/sealed-ring.ts';
 import type { CliKms } from './open-kms.ts';
+import { openFilesOf } from './secret-files.ts';
 
 /** Why a ring that only other BunKMS seal needs care, and what to do. */
 export const ONLY_BUNKMS = {
@@ -27,18 +28,13 @@ export async function checkOutside(checkup: Checkup, { outsideKeysFile }: Bunkms
       'outside keys',
       `${counted(entries.size, 'entry', 'entries')}; "bunkms outside check" asks them`,
     );
-    if (process.platform === 'win32') return;
     for (const [name, entry] of entries)
-      for (const member of ['token_file', 'pin_file', 'credentials_file'] as const) {
-        const path: string | undefined = member in entry ? Reflect.get(entry, member) : undefined;
-        const mode = path === undefined ? 0 : (statSync(path, { throwIfNoEntry: false })?.mode ?? 0);
-        if ((mode & 0o077) !== 0)
-          checkup.warn(
-            'outside keys',
-            `others may read ${path}, ${member} of ${name} (mode ${(mode & 0o777).toString(8)})`,
-            `run "chmod 600 ${path}"`,
-          );
-      }
+      for (const { member, path, mode } of openFilesOf(entry))
+        checkup.warn(
+          'outside keys',
+          `others may read ${path}, ${member} of ${name} (mode ${mode})`,
+          `run "chmod 600 ${path}", and renew the secret`,
+        );
   });
 }
 

@@ -1,4 +1,3 @@
-import { statSync } from 'node:fs';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { print } from '@bundoc/shared/cli/print';
 import { Table } from '@bundoc/shared/cli/table';
@@ -19,6 +18,7 @@ import { openOutsideKey } from '../outside/open-key.ts';
 import { type OutsideFault, OutsideKeyError, type OutsideKeyPort } from '../outside/port.ts';
 import { addCustomerKeyCommands } from './customer-keys.ts';
 import { CliFailure, EXIT } from './errors.ts';
+import { openFilesOf } from './secret-files.ts';
 
 /**
  * The outside keys of one command, which opens each at its first use. They are closed at its end, and none is
@@ -85,8 +85,6 @@ const REMEDIES: Readonly<Record<OutsideFault, string>> = {
   damaged: 'the key answers with other bytes: see that nothing between rewrites answers',
 };
 
-const SECRET_FILES: ReadonlySet<string> = new Set(['token_file', 'pin_file', 'credentials_file']);
-
 /** `bunkms outside …`: the keys of other services and devices that `BUNKMS_OUTSIDE_KEYS_FILE` names. */
 export const addOutsideCommands: AddCommands = (program, environment) => {
   const group = program
@@ -138,7 +136,7 @@ function chosenFrom(entries: OutsideEntries, names: readonly string[]): OutsideE
 async function checkKey(name: string, entry: OutsideEntry): Promise<CheckedKey> {
   const { kind } = entry;
   const warnings = openFilesOf(entry).map(
-    ([member, path]) =>
+    ({ member, path }) =>
       `${member}: ${path} is open to its group or to others: run "chmod 600 ${path}", and renew the secret`,
   );
   try {
@@ -155,16 +153,6 @@ async function checkKey(name: string, entry: OutsideEntry): Promise<CheckedKey> 
     const remedy = known?.remedy ?? REMEDIES[fault];
     return { name, kind, works: false, fault, cause: formatCauses(error), remedy, warnings };
   }
-}
-
-/** Files of an entry that hold a secret and are open to others than their owner. */
-function openFilesOf(entry: OutsideEntry): [member: string, path: string][] {
-  if (process.platform === 'win32') return [];
-  return Object.entries(entry).flatMap(([member, path]) => {
-    if (typeof path !== 'string' || !SECRET_FILES.has(member)) return [];
-    const found = statSync(path, { throwIfNoEntry: false });
-    return found?.isFile() === true && (found.mode & 0o077) !== 0 ? [[member, path]] : [];
-  });
 }
 
 function linesOf({ name, works, latency_ms, fault, cause, remedy, warnings }: CheckedKey): string[] {

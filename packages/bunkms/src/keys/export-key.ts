@@ -2,7 +2,8 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
 import type { ExportRecorder } from '../audit/export-recorder.ts';
 import type { Caller } from '../records/caller.ts';
-import type { KeyRecord } from '../records/key-record.ts';
+import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
+import { formatOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
@@ -79,7 +80,9 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   if (number > record.version) throw versionNotFound(record);
   const version = versionOf(key, number, deps.logger);
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
+  const begunMs = deps.clock.monotonic();
   const dek = await openDek(deps, record, version);
+  const outsideMs = isOutside(version) ? Math.round(deps.clock.monotonic() - begunMs) : undefined;
   const leaseTtlMs = leaseOf(deps.leaseTtlMs, record);
   try {
     const receipt = await deps.exports.release(
@@ -89,6 +92,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
         version: version.version,
         leaseTtlMs,
         storage: storage?.id,
+        outsideMs,
       },
       caller,
       { jti: caller.jti, key: stampOf(record), storage },
@@ -108,6 +112,11 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
     dek.fill(0);
     throw error;
   }
+}
+
+/** Whether an outside key was asked. */
+function isOutside({ wrapped }: KeyVersionRecord): boolean {
+  return formatOf(wrapped) === OUTSIDE_FORMAT;
 }
 
 /** A customer who takes an outside key back knows when the last released key ends. */

@@ -46,7 +46,6 @@ const uses = {
 };
 
 const bao = z.strictObject({
-  ...uses,
   kind: z.literal('transit'),
   url,
   namespace: path.optional(),
@@ -54,18 +53,18 @@ const bao = z.strictObject({
   key: path,
   token_file: secretFile,
   ca_file: text.optional(),
+  ...uses,
 });
 const bunkms = z.strictObject({
-  ...uses,
   kind: z.literal('bunkms'),
   url,
   key: keyNameSchema,
   token_file: secretFile,
   ca_file: text.optional(),
+  ...uses,
 });
 const awsKms = z
   .strictObject({
-    ...uses,
     kind: z.literal('aws-kms'),
     key_arn: text.regex(
       /^arn:aws(?:-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
@@ -76,13 +75,13 @@ const awsKms = z
     ca_file: text.optional(),
     credentials_file: secretFile.optional(),
     profile: text.optional(),
+    ...uses,
   })
   .refine(({ key_arn, region }) => region === undefined || region === key_arn.split(':')[3], {
     path: ['region'],
     error: 'must be that of key_arn, or be left out',
   });
 const pkcs11 = z.strictObject({
-  ...uses,
   kind: z.literal('pkcs11'),
   module: text,
   token: text,
@@ -90,6 +89,7 @@ const pkcs11 = z.strictObject({
   key: text,
   pin_file: secretFile,
   oaep_hash: z.enum(['sha256', 'sha1']).default('sha256'),
+  ...uses,
 });
 
 export const entrySchema = z.discriminatedUnion('kind', [bao, bunkms, awsKms, pkcs11]);
