@@ -18,6 +18,12 @@ export interface CachedKey {
   isSpare: boolean;
 }
 
+/** Maximum numbers of keys of projects that are not in use. */
+export interface SpareKeysMax {
+  readonly own: number;
+  readonly ofCustomers: number;
+}
+
 /** Drift between the two clocks that triggers a check of every key, milliseconds. */
 const CLOCK_DRIFT_MS_MAX = 1_000;
 const S = 1_000;
@@ -32,6 +38,8 @@ export class CachedKeys {
   readonly #ofProject = new Map<string, Map<string, CachedKey>>();
   readonly #inUse = new Set<string>();
   readonly #spare: LRUCache<string, CachedKey>;
+  /** Those that an outside key of a customer protects. */
+  readonly #spareOfCustomers: LRUCache<string, CachedKey>;
   /** Keys by the second of the monotonic clock in which they expire. */
   readonly #ends = new Map<number, Set<string>>();
   readonly #lost = new Set<string>();
@@ -39,16 +47,17 @@ export class CachedKeys {
   /** The sum of 1 / `ttlMs` over all keys. */
   #endsPerMs = 0;
 
-  /** @param spareMax maximum number of keys of projects that are not in use. */
-  constructor(clock: Clock, spareMax: number) {
+  /**
+   * @param spareMax maximum number of keys of projects that are not in use; separately for those of customers.
+   */
+  constructor(clock: Clock, spareMax: SpareKeysMax) {
     this.#clock = clock;
     this.#wallOffsetMs = clock.now() - clock.monotonic();
-    this.#spare = new LRUCache({
-      max: spareMax,
-      dispose: (cached, _id, reason) => {
-        if (reason === 'evict') this.#forget(cached);
-      },
-    });
+    const dispose = (cached: CachedKey, _id: string, reason: string) => {
+      if (reason === 'evict') this.#forget(cached);
+    };
+    this.#spare = new LRUCache({ max: spareMax.own, dispose });
+    this.#spareOfCustomers = new LRUCache({ max: spareMax.ofCustomers, dispose });
   }
 
   get size(): number {
@@ -63,7 +72,7 @@ export class CachedKeys {
   /** Returns the key, and counts as a use of it. */
   use(id: string): CachedKey | undefined {
     const cached = this.#cached.get(id);
-    if (cached?.isSpare === true) this.#spare.get(id);
+    if (cached?.isSpare === true) this.#spareOf(cached).get(id);
     return cached;
   }
 
@@ -76,6 +85,7 @@ export class CachedKeys {
   *all(): Generator<CachedKey> {
     for (const cached of this.#cached.values()) if (!cached.isSpare) yield cached;
     yield* this.#spare.values();
+    yield* this.#spareOfCustomers.values();
   }
 
   of(project: string): readonly CachedKey[] {
@@ -85,21 +95,24 @@ export class CachedKeys {
   set(cached: Omit<CachedKey, 'isSpare' | 'isStale'>): void {
     const { id, project } = cached;
     const before = this.#cached.get(id);
-    if (before !== undefined) this.#noteEnd(before, -1);
+    if (before !== undefined) {
+      this.#noteEnd(before, -1);
+      this.#spareOf(before).delete(id);
+    }
     const entry: CachedKey = { ...cached, isStale: false, isSpare: !this.#inUse.has(project) };
     this.#cached.set(id, entry);
     const versions = this.#ofProject.get(project);
     if (versions === undefined) this.#ofProject.set(project, new Map([[id, entry]]));
     else versions.set(id, entry);
     this.#noteEnd(entry, 1);
-    if (entry.isSpare) this.#spare.set(id, entry);
+    if (entry.isSpare) this.#spareOf(entry).set(id, entry);
   }
 
   delete(id: string): void {
     const cached = this.#cached.get(id);
     if (cached === undefined) return;
     this.#forget(cached);
-    this.#spare.delete(id);
+    this.#spareOf(cached).delete(id);
   }
 
   clear(): void {
@@ -111,7 +124,7 @@ export class CachedKeys {
     this.#inUse.add(project);
     for (const cached of this.of(project)) {
       cached.isSpare = false;
-      this.#spare.delete(cached.id);
+      this.#spareOf(cached).delete(cached.id);
     }
   }
 
@@ -120,7 +133,7 @@ export class CachedKeys {
     this.#lost.delete(project);
     for (const cached of this.of(project)) {
       cached.isSpare = true;
-      this.#spare.set(cached.id, cached);
+      this.#spareOf(cached).set(cached.id, cached);
     }
   }
 
@@ -158,6 +171,10 @@ export class CachedKeys {
     }
   }
 
+  #spareOf({ key }: Pick<CachedKey, 'key'>): LRUCache<string, CachedKey> {
+    return needsCustomer(key) ? this.#spareOfCustomers : this.#spare;
+  }
+
   #noteEnd(cached: CachedKey, count: 1 | -1): void {
     const { id, ttlMs } = cached;
     const end = endOf(cached);
@@ -177,6 +194,14 @@ export class CachedKeys {
     if (versions?.size === 0) this.#ofProject.delete(project);
     if (this.#inUse.has(project)) this.#lost.add(project);
   }
+}
+
+/**
+ * Whether an outside key of a customer protects the key as well: the first byte of its wrapping is 2
+ * (`docs/formats/wrapped-key.md`).
+ */
+function needsCustomer({ wrapped }: LeasedKey): boolean {
+  return Buffer.from(wrapped.slice(0, 4), 'base64')[0] === 2;
 }
 
 /** The second of the monotonic clock by which a key has expired. */

@@ -122,7 +122,7 @@ describe('a KeyCache', () => {
   });
 
   it('drops the least recently used key when there are too many', async () => {
-    const { cache } = startCache({ spareKeysMax: 2 });
+    const { cache } = startCache({ spareKeysMax: { own: 2, ofCustomers: 3 } });
     for (const project of ['a', 'b', 'a', 'c']) await cache.get(project);
     expect([cache.has('a'), cache.has('b'), cache.has('c')]).toEqual([true, false, true]);
   });
@@ -140,8 +140,19 @@ describe('a KeyCache', () => {
     expect(service.exports).toBe(2);
   });
 
+  it('keeps more keys of customers, whom each fetch asks, and lets neither kind push out the other', async () => {
+    const { service, cache } = startCache({ spareKeysMax: { own: 2, ofCustomers: 3 } });
+    for (const project of ['a1', 'a2', 'a3', 'a4', 'b1', 'b2', 'b3']) {
+      const format = project.startsWith('a') ? 2 : 1;
+      service.put(`${project}-dek`).wrapped = Buffer.alloc(69, format).toString('base64');
+      await cache.get(project);
+    }
+    const kept = ['a1', 'a2', 'a3', 'a4', 'b1', 'b2', 'b3'].filter((project) => cache.has(project));
+    expect(kept).toEqual(['a2', 'a3', 'a4', 'b2', 'b3']);
+  });
+
   it('keeps every key and version of projects in use, however many other keys it requests', async () => {
-    const { clock, service, cache } = startCache({ spareKeysMax: 2 });
+    const { clock, service, cache } = startCache({ spareKeysMax: { own: 2, ofCustomers: 3 } });
     for (const project of ['a', 'b', 'c']) {
       cache.hold(project);
       await cache.get(project);

@@ -4,7 +4,7 @@ import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime
 import { runInShare } from '@bundoc/shared/shares/share-key';
 import { LRUCache } from 'lru-cache';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
-import { type CachedKey, CachedKeys } from './cached-keys.ts';
+import { type CachedKey, CachedKeys, type SpareKeysMax } from './cached-keys.ts';
 import { TokenBucket } from './token-bucket.ts';
 
 export interface KeyCacheOptions {
@@ -16,7 +16,7 @@ export interface KeyCacheOptions {
    * Maximum number of cached keys of projects that are not held; the least recently used one is evicted
    * first.
    */
-  readonly spareKeysMax?: number;
+  readonly spareKeysMax?: SpareKeysMax;
   /** Called at the end of every fetch. */
   readonly onFetch?: (outcome: FetchOutcome) => void;
   /** From 0 to 1: draws the moment at which a key in use is refreshed. */
@@ -52,7 +52,11 @@ const BACKGROUND_PER_SECOND_MIN = 20;
 const FAILURE_MEMORY_MS = 1_000;
 /** Maximum number of concurrent background fetches. */
 const BACKGROUND_MAX = 8;
-const SPARE_KEYS_MAX = 1_000;
+/**
+ * Each fetch of a customer's key is a call of his service, so these stay until their leases end. A key takes a
+ * kilobyte.
+ */
+const SPARE_KEYS_MAX: SpareKeysMax = { own: 1_000, ofCustomers: 20_000 };
 /** Background fetches count against the service itself, not against the request that starts them. */
 const OWN = { subject: '', project: '' };
 /** Maximum attempts of one fetch whose answer may be older than an event. */

@@ -405,6 +405,6 @@ function newKey(): CachedKey {
   return {
     keyId: randomUUID(),
     dek: createSecretKey(randomBytes(32)),
-    wrapped: randomBytes(69).toString('base64'),
+    wrapped: Buffer.concat([Buffer.of(1), randomBytes(68)]).toString('base64'),
   };
 }
