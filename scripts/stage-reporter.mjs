@@ -12,6 +12,8 @@ import { LAST_RUN, LISTED_MIN, readDurations, Stages, testFileId } from './lib/t
 const FILES_MIN = 20;
 const LINE_MS = 30_000;
 const TERMINAL_LINE_MS = 500;
+/** Characters of a line of a failure. */
+const LINE_MAX = 300;
 
 export default class StageReporter extends DefaultReporter {
   /** @type {Stages | undefined} */
@@ -96,8 +98,10 @@ export default class StageReporter extends DefaultReporter {
    */
   #fail(name, errors = []) {
     if (this.#stages === undefined) return;
-    const [first = ''] = errors.map(({ message }) => message.split('\n', 1)[0]);
-    this.#print(`FAILED ${name}\n       ${first}`);
+    const [first = ''] = errors.map(({ message }) => message);
+    // A property says its seed and its counterexample in the second and third line.
+    const lines = first.split('\n', 3).map((line) => `       ${line.slice(0, LINE_MAX)}`);
+    this.#print([`FAILED ${name}`, ...lines].join('\n'));
   }
 
   /** @param {string} text */
