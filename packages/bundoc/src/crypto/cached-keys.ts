@@ -48,7 +48,8 @@ export class CachedKeys {
   #endsPerMs = 0;
 
   /**
-   * @param spareMax maximum number of keys of projects that are not in use; separately for those of customers.
+   * @param spareMax maximum number of keys of projects that are not in use; separately for those of
+   *   customers.
    */
   constructor(clock: Clock, spareMax: SpareKeysMax) {
     this.#clock = clock;

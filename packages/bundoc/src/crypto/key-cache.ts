@@ -53,8 +53,8 @@ const FAILURE_MEMORY_MS = 1_000;
 /** Maximum number of concurrent background fetches. */
 const BACKGROUND_MAX = 8;
 /**
- * Each fetch of a customer's key is a call of his service, so these stay until their leases end. A key takes a
- * kilobyte.
+ * Each fetch of a customer's key is a call of his service, so these stay until their leases end. A key takes
+ * a kilobyte.
  */
 const SPARE_KEYS_MAX: SpareKeysMax = { own: 1_000, ofCustomers: 20_000 };
 /** Background fetches count against the service itself, not against the request that starts them. */
