@@ -31,6 +31,7 @@ const stateSchema = z.strictObject({
   end: z.int().nonnegative(),
   lines: z.int().nonnegative(),
   documents: z.int().nonnegative(),
+  from: collectionNameSchema.optional(),
 });
 
 /**
@@ -44,7 +45,11 @@ export const addImportCommand: AddCommands = (program, environment) => {
     'writes the documents of an NDJSON file into a project; an interrupted run continues',
   )
     .argument('<file>', '- for standard input')
-    .option('--collection <name>', 'the target; by default the _collection of each line', collectionName)
+    .option(
+      '--collection <name>',
+      'write every line into it; by default each goes into its _collection',
+      collectionName,
+    )
     .option(
       '--state <file>',
       'where to keep how far it is; <file>.import-state by default, none for standard input',
@@ -77,8 +82,8 @@ async function importFile(
 
   using bar = createTransferBar(bytes);
   let savedMs = performance.now();
-  const save = async ({ end, lines, documents }: ImportProgress) =>
-    resume?.write({ format: 1, project, collection: collection ?? null, run, end, lines, documents });
+  const save = async (progress: ImportProgress) =>
+    resume?.write({ format: 1, project, collection: collection ?? null, run, ...progress });
   let latest = done;
   // Before anything is sent: a run that resumes this one must have its id.
   await save(done);

@@ -2,7 +2,7 @@ import { Bundoc } from '@bundoc/client';
 import type { CommandError } from '@bundoc/shared/cli/errors';
 import { describe, expect, it, vi } from 'vitest';
 import { withProgress } from '../cli/bulk-import.ts';
-import { ConnectionLost, importDocuments } from './import-documents.ts';
+import { ConnectionLost, type ImportProgress, importDocuments } from './import-documents.ts';
 import { InvalidLine, linesOf } from './ndjson.ts';
 
 /** Imports 450 documents into a service whose second batch gets this answer. */
@@ -22,13 +22,8 @@ async function failureOf(answer: () => Promise<Response>): Promise<unknown> {
       linesOf(source()),
       { end: 0, lines: 0, documents: 0 },
       {
-        project: 'p',
-        run: 'one',
+        ...options,
         collection: 'notes',
-        batchesAtOnce: 1,
-        signal: new AbortController().signal,
-        onDone: async () => undefined,
-        save: async () => undefined,
       },
     );
     return undefined;
@@ -39,6 +34,15 @@ async function failureOf(answer: () => Promise<Response>): Promise<unknown> {
     vi.useRealTimers();
   }
 }
+
+const options = {
+  project: 'p',
+  run: 'one',
+  batchesAtOnce: 1,
+  signal: new AbortController().signal,
+  onDone: async () => undefined,
+  save: async () => undefined,
+};
 
 const done = { end: 1, lines: 200, documents: 200 };
 
@@ -61,5 +65,41 @@ describe('an import', () => {
     expect(withProgress(failure, { ...done, documents: 1 }, true)).toMatchObject({
       message: expect.stringMatching(/^lines 201 to 400 were refused: .*; 1 document before it is written$/),
     });
+  });
+
+  it('into one collection refuses lines of two, and sends neither, also when it is resumed', async () => {
+    const sent: string[] = [];
+    const run = async (text: string, done: ImportProgress, collection?: string) => {
+      async function* source() {
+        yield Buffer.from(text);
+      }
+      const fetch = async (url: URL | RequestInfo) => {
+        sent.push(String(url));
+        return Response.json({ results: [] });
+      };
+      return importDocuments(
+        new Bundoc({ url: 'http://127.0.0.1:1', token: 'none', fetch }),
+        linesOf(source(), { number: done.lines, end: done.end }),
+        done,
+        { ...options, collection },
+      );
+    };
+    const start = { end: 0, lines: 0, documents: 0 };
+    const notes = '{"_id":"a","_collection":"notes"}';
+    for (const orders of [
+      '{"_id":"a","_collection":"orders"}',
+      '{"_id":"a","_collection":"orders","_deleted":true}',
+    ]) {
+      const fault = 'is of the collection orders, and earlier lines are of notes';
+      await expect(run(`${notes}\n${orders}`, start, 'copy')).rejects.toThrow(`line 2 ${fault}`);
+      const { from } = await run(notes, start, 'copy');
+      sent.length = 0;
+      await expect(run(orders, { end: 9, lines: 7, documents: 7, from }, 'copy')).rejects.toThrow(
+        `line 8 ${fault}`,
+      );
+      expect(sent).toEqual([]);
+    }
+    await run(`${notes}\n{"_id":"b"}\n${notes}`, start, 'copy');
+    await run(`${notes}\n{"_id":"a","_collection":"orders"}`, start);
   });
 });

@@ -15,7 +15,7 @@ export interface ImportOptions {
   readonly project: string;
   /** Identifies the import: a run that resumes it has the same. */
   readonly run: string;
-  /** The collection of documents that do not name one; if absent, each must. */
+  /** The collection of every line; if absent, each must name its own. */
   readonly collection: string | undefined;
   /** Maximum concurrent batches. */
   readonly batchesAtOnce: number;
@@ -34,6 +34,8 @@ export interface ImportProgress {
   readonly end: number;
   readonly lines: number;
   readonly documents: number;
+  /** The collection that these lines name; absent without {@link ImportOptions.collection}, or a name. */
+  readonly from?: string | undefined;
 }
 
 /** Maximum operations of a batch, and characters of its documents: a batch ends at either. */
@@ -76,6 +78,7 @@ export async function importDocuments(
   let progress = done;
   /** Whether deletions took effect since the last save. */
   let hasDeleted = false;
+  let { from } = done;
 
   /** Waits for the oldest batch. */
   const settle = async (): Promise<void> => {
@@ -88,6 +91,7 @@ export async function importDocuments(
       end,
       lines: sentLines.at(-1) ?? progress.lines,
       documents: progress.documents + operations.length,
+      from,
     };
     await options.onDone(progress);
   };
@@ -113,13 +117,14 @@ export async function importDocuments(
     for await (const line of lines) {
       const imported = readImportLine(line, options.collection);
       const { end } = line;
+      if (options.collection !== undefined) from = sameSource(imported, from, line);
       if (imported.op === 'delete') {
         await begin(batch);
         await settleAll();
         await remove(project, imported, options.signal);
         hasDeleted = true;
         batch = emptyBatch(end);
-        progress = { end, lines: line.number, documents: progress.documents };
+        progress = { end, lines: line.number, documents: progress.documents, from };
         await options.onDone(progress);
         continue;
       }
@@ -143,6 +148,19 @@ export async function importDocuments(
     await Promise.allSettled(inFlight.map(({ sent }) => sent));
   }
   return progress;
+}
+
+/**
+ * Lines of two collections would replace each other in one, where their ids are equal.
+ *
+ * @throws InvalidLine for a line of another collection than those before it.
+ */
+function sameSource({ from }: Imported, before: string | undefined, { number }: Line): string | undefined {
+  if (from !== undefined && before !== undefined && from !== before)
+    throw new InvalidLine(
+      `line ${number} is of the collection ${from}, and earlier lines are of ${before}: --collection writes all lines into one, where equal ids replace each other; leave it out, or export one collection (bundoc export --collection)`,
+    );
+  return before ?? from;
 }
 
 /** @throws InvalidLine when the batch is refused; ConnectionLost. */

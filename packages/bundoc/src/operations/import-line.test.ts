@@ -11,7 +11,7 @@ describe('a line of an import', () => {
     [`{${head}}`, '{}'],
     [`{${head} }`, '{ }'],
   ])('keeps a document that Bundoc has written byte for byte: %s', (line, text) => {
-    expect(read(line)).toEqual({ op: 'put', collection: 'notes', id: 'a', text });
+    expect(read(line)).toEqual({ op: 'put', collection: 'notes', id: 'a', text, from: 'notes' });
   });
 
   it("keeps the texts of another source's members, without metadata", () => {
@@ -34,6 +34,7 @@ describe('a line of an import', () => {
       op: 'delete',
       collection: 'c',
       id: 'a',
+      from: 'c',
     });
     expect(() => read('{"_collection":"c","_deleted":true}')).toThrow('has no _id');
   });

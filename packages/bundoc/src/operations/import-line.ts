@@ -2,18 +2,19 @@ import { withoutMetadata } from '@bundoc/client/document';
 import { faultOf } from '@bundoc/shared/json/place';
 import { InvalidLine, type Line } from './ndjson.ts';
 
-/** The operation of one import line. */
-export type Imported =
+/** The operation of one import line. `from` is the collection that the line itself names. */
+export type Imported = { readonly from: string | undefined } & (
   | { readonly op: 'put'; readonly collection: string; readonly id: string; readonly text: string }
   | { readonly op: 'create'; readonly collection: string; readonly text: string }
-  | { readonly op: 'delete'; readonly collection: string; readonly id: string };
+  | { readonly op: 'delete'; readonly collection: string; readonly id: string }
+);
 
 /**
  * Parses a line: a document with or without `_id`, or a deletion from an export. The document's text is kept
  * byte for byte. Metadata that Bundoc has written at its start is removed, because the import assigns new
  * metadata.
  *
- * @param collection the collection of documents that do not name one.
+ * @param collection the collection of every line; by default the one that the line names.
  * @throws InvalidLine
  */
 export function readImportLine({ text, number }: Line, collection: string | undefined): Imported {
@@ -30,19 +31,20 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     );
   const { _id: id, _collection: own, _deleted: deleted } = value as Record<string, unknown>;
   const target = collection ?? own;
+  const from = typeof own === 'string' ? own : undefined;
   if (typeof target !== 'string')
     throw new InvalidLine(`line ${number} does not say its collection: name one with --collection`);
   if (id !== undefined && typeof id !== 'string')
     throw new InvalidLine(`the _id in line ${number} is not a string`);
   if (deleted === true) {
     if (id === undefined) throw new InvalidLine(`the deletion in line ${number} has no _id`);
-    return { op: 'delete', collection: target, id };
+    return { op: 'delete', collection: target, id, from };
   }
   // The service itself removes `_id`; a `_rev` would be a precondition, and another collection a
   // contradiction.
   const isPlain = !('_rev' in value) && (own === undefined || own === target);
   const content = isPlain ? text : withoutMetadata(text);
   return id === undefined
-    ? { op: 'create', collection: target, text: content }
-    : { op: 'put', collection: target, id, text: content };
+    ? { op: 'create', collection: target, text: content, from }
+    : { op: 'put', collection: target, id, text: content, from };
 }
