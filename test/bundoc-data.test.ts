@@ -281,6 +281,30 @@ describe('bundoc login', () => {
     expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringMatching(/unauthenticated.*bundoc login/)]);
   });
 
+  it('says what is wrong with a token that the service refuses, as far as the token says it', async () => {
+    const expired = await installation.issue({
+      sub: 'late',
+      typ: 'client',
+      scope: ['docs:read'],
+      projects: ['p'],
+      ttl_s: 1,
+    });
+    const projects = async (text: string) => {
+      const asked = await asUser(['projects'], { BUNDOC_URL: installation.url, BUNDOC_TOKEN: text });
+      expect(asked).toMatchObject({
+        code: 2,
+        stdout: '',
+        stderr: expect.stringMatching(/^bundoc: unauth.*\n$/),
+      });
+      return asked.stderr;
+    };
+    expect(await projects('a.b.c')).toContain('that is no token: ');
+    expect(await projects(readFileSync(installation.tokenFile, 'utf8').trim())).toContain('is for BunKMS');
+    expect(await projects(`${token.slice(0, -8)}AAAAAAAA`)).toContain('required; "bundoc token"');
+    const { exp } = JSON.parse(Buffer.from(String(expired.split('.')[1]), 'base64url').toString());
+    await expect.poll(() => projects(expired)).toContain(`expired at ${new Date(exp * 1_000).toISOString()}`);
+  });
+
   it('says when a variable has a token that commands use before the stored one', async () => {
     const args = ['login', '--url', installation.url, '--token-file', tokenFile()];
     const { code, stderr } = await asUser(args, { BUNDOC_TOKEN: 'a.b.c' });

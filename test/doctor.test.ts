@@ -291,6 +291,16 @@ describe('bunkms doctor', () => {
       expectFinding(await bunkms({ BUNKMS_BACKUP_TO: folder }), [1, 'backup disk', finding]);
   });
 
+  it('reports a copy of the audit chain that cannot be written', async () => {
+    mkdirSync(file('is-a-folder'));
+    for (const [target, code, finding] of [
+      [file('is-a-folder'), 1, /^fail: .* is not a file, so the audit chain is not copied/],
+      [file('none/copy.ndjson'), 1, /^fail: there is no folder .*none\. name a folder .* BUNKMS_AUDIT_SHIP/],
+      [file('copy.ndjson'), 0, /^(ok|warn): .* has \d+ MiB free/],
+    ] as const)
+      expectFinding(await bunkms({ BUNKMS_AUDIT_SHIP: `file:${target}` }), [code, 'audit copy', finding]);
+  });
+
   it.each<[Days, RegExp]>([
     [{ to: 100 }, /^ok: the certificate is valid until DAY\. $/],
     [{ to: 13 }, /^warn: the certificate expires on DAY\. renew it/],

@@ -3,7 +3,7 @@ import { hasCode } from '@bundoc/client/error';
 import { bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
-import { inspectToken, NotAToken, printToken } from '@bundoc/shared/cli/explain-token';
+import { printToken } from '@bundoc/shared/cli/explain-token';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
 import type { Environment } from '@bundoc/shared/process/config';
@@ -15,6 +15,7 @@ import {
   serviceAccess,
   serviceCommand,
 } from './service-client.ts';
+import { faultOfToken } from './token-fault.ts';
 
 /** `bundoc login|logout|token`: the URL of a service and the token for it. */
 export const addTokenCommands: AddCommands = (program, environment) => {
@@ -96,17 +97,8 @@ async function typedToken(): Promise<string> {
 function requireUsable(token: string): void {
   if (token === '')
     throw new CommandError('there is no token: give it on standard input, or its file with --token-file');
-  try {
-    const { aud, exp } = inspectToken(token).claims;
-    if (aud !== 'bundoc')
-      throw new CommandError(
-        'the token is for BunKMS: a token for Bundoc has scopes that begin with "docs:"',
-      );
-    if (exp * 1_000 <= Date.now())
-      throw new CommandError(`the token expired at ${new Date(exp * 1_000).toISOString()}: get a new one`);
-  } catch (error) {
-    throw error instanceof NotAToken ? new CommandError(`that is no token: ${error.message}`) : error;
-  }
+  const fault = faultOfToken(token, Date.now());
+  if (fault !== undefined) throw new CommandError(fault);
 }
 
 /** @throws BundocError when the service refuses the token. */

@@ -11,8 +11,9 @@ import { readText } from '@bundoc/shared/cli/read-text';
 import { defined } from '@bundoc/shared/contract/defined';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/process/config';
-import { Agent, type RequestInit, fetch as undiciFetch } from 'undici';
+import { Agent, Headers, type RequestInit, fetch as undiciFetch } from 'undici';
 import { profileName, readProfiles } from './profiles.ts';
+import { withTokenFault } from './token-fault.ts';
 
 /** The options that select a running service. */
 export interface ServiceOptions extends BundocOptions {
@@ -152,9 +153,12 @@ function checkedFetch(ca: string | undefined, source: string): typeof globalThis
   });
   // The package and the platform each declare types for the same objects.
   return ((url: URL, init: RequestInit) =>
-    undiciFetch(url, { ...init, dispatcher }).catch((cause: unknown) => {
-      throw new NoAnswer(source, cause);
-    })) as unknown as typeof globalThis.fetch;
+    undiciFetch(url, { ...init, dispatcher }).then(
+      (answer) => withTokenFault(answer, new Headers(init.headers).get('authorization')),
+      (cause: unknown) => {
+        throw new NoAnswer(source, cause);
+      },
+    )) as unknown as typeof globalThis.fetch;
 }
 
 let stopping: AbortController | undefined;

@@ -11,5 +11,5 @@ export const addWaitCommand: AddCommands = (program, environment) =>
     expected: ['bundoc'],
     judge: judgeBundoc,
     access: (options) => bundocAccess(environment, options),
-    ownUrl: () => ownBundocUrl(environment),
+    own: () => ({ url: ownBundocUrl(environment) }),
   });

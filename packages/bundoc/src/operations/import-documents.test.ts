@@ -73,7 +73,7 @@ describe('an import', () => {
       async function* source() {
         yield Buffer.from(text);
       }
-      const fetch = async (url: URL | RequestInfo) => {
+      const fetch = async (url: Parameters<typeof globalThis.fetch>[0]) => {
         sent.push(String(url));
         return Response.json({ results: [] });
       };

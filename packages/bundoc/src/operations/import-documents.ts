@@ -86,13 +86,7 @@ export async function importDocuments(
     if (oldest === undefined) return;
     await oldest.sent;
     inFlight.shift();
-    const { end, lines: sentLines, operations } = oldest.batch;
-    progress = {
-      end,
-      lines: sentLines.at(-1) ?? progress.lines,
-      documents: progress.documents + operations.length,
-      from,
-    };
+    progress = { ...progressAfter(oldest.batch, progress), from };
     await options.onDone(progress);
   };
   const settleAll = async (): Promise<void> => {
@@ -148,6 +142,14 @@ export async function importDocuments(
     await Promise.allSettled(inFlight.map(({ sent }) => sent));
   }
   return progress;
+}
+
+function progressAfter({ end, lines, operations }: Batch, before: ImportProgress): ImportProgress {
+  return {
+    end,
+    lines: lines.at(-1) ?? before.lines,
+    documents: before.documents + operations.length,
+  };
 }
 
 /**

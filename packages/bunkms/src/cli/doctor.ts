@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
-import { resolve } from 'node:path';
-import { ownUrl, type Trust } from '@bundoc/shared/cli/ask-service';
+import { dirname, resolve } from 'node:path';
+import { ownUrl, trustOf } from '@bundoc/shared/cli/ask-service';
 import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, judgeBunkms } from '@bundoc/shared/cli/check-service';
 import { Checkup, checkCertificate, checkDisk } from '@bundoc/shared/cli/checkup';
@@ -32,7 +32,10 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
     'checks configuration, KEK, disk, store, tokens, certificates, and the running server, its clock and its version; says what to do; exit code 1 when something fails',
   )
     .option('--url <url>', 'of the API listener; from the configuration when it is not given')
-    .option('--ca-file <file>', 'the authority of its certificate; by default those of the system')
+    .option(
+      '--ca-file <file>',
+      'the authority of its certificate; by default that certificate, by its file, or those of the system',
+    )
     .option('--token-file <file>', 'also check this token, such as the service token of Bundoc')
     .action(async (options) => {
       const checkup = new Checkup();
@@ -50,6 +53,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   if (config.storage.kind === 'sqlite') await checkDisk(checkup, resolve(config.dataDir), 'BUNKMS_DATA_DIR');
   const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
   if (hasKek && isOpen) await checkInstallation(checkup, config, environment, options);
+  if (config.auditShip?.kind === 'file') await checkAuditCopy(checkup, resolve(config.auditShip.path));
   if (config.backupTo !== undefined)
     await checkBackups(
       checkup,
@@ -136,6 +140,18 @@ async function checkInstallation(
   );
 }
 
+/** Checks that the copy of the audit chain can be written: without it, restored keys come back disabled. */
+async function checkAuditCopy(checkup: Checkup, path: string): Promise<void> {
+  const isFile = (await stat(path).catch(() => undefined))?.isFile() ?? true;
+  if (!isFile)
+    checkup.fail(
+      'audit copy',
+      `${path} is not a file, so the audit chain is not copied`,
+      'name a file in BUNKMS_AUDIT_SHIP',
+    );
+  else await checkDisk(checkup, dirname(path), 'BUNKMS_AUDIT_SHIP', 'audit copy');
+}
+
 /** The age at which the newest backup is late, milliseconds: as in docs/operations/alerts.md. */
 const LATE_MS = 3 * BACKUP_EVERY_MS;
 
@@ -211,10 +227,9 @@ async function checkTokenFile(checkup: Checkup, { store, state }: CliKms, path: 
 /** Checks the running server at its API listener. */
 async function checkServer(checkup: Checkup, config: BunkmsConfig, options: DoctorOptions): Promise<void> {
   const { caFile, url = ownUrl(config) } = options;
-  const trust = await checkup.try(
-    'tls',
-    'name a readable file in --ca-file',
-    async (): Promise<Trust> => (caFile === undefined ? {} : { ca: await readText(caFile) }),
+  const certFile = options.url === undefined ? config.tls?.cert?.path : undefined;
+  const trust = await checkup.try('tls', 'name a readable file in --ca-file', () =>
+    trustOf(caFile, certFile),
   );
   if (trust === undefined) return;
   const where = options.url === undefined ? 'BUNKMS_HOST and BUNKMS_PORT' : '--url';

@@ -15,5 +15,8 @@ export const addWaitCommand: AddCommands = (program, environment) =>
       ...options,
       source: options.url === undefined ? 'BUNKMS_HOST and BUNKMS_PORT' : '--url',
     }),
-    ownUrl: () => ownUrl(readConfig(environment)),
+    own: () => {
+      const config = readConfig(environment);
+      return { url: ownUrl(config), certFile: config.tls?.cert?.path };
+    },
   });

@@ -4,12 +4,27 @@ import { request as httpsRequest } from 'node:https';
 import type { TLSSocket } from 'node:tls';
 import { parseJson } from '../json/parse-json.ts';
 import { request as httpRequest } from '../runtime/node-http.ts';
+import { readText } from './read-text.ts';
 
 /** The TLS material of a command's requests; PEM. */
 export interface Trust {
   readonly ca?: string | undefined;
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
+  /** Whether a certificate in `ca` is trusted itself, without its authority. */
+  readonly allowPartialTrustChain?: boolean | undefined;
+}
+
+/**
+ * What a command trusts of a service.
+ *
+ * @param certFile the certificate that the service serves by its own variables: on its machine, that file
+ *   says as much as its authority.
+ * @throws CommandError when the file cannot be read.
+ */
+export async function trustOf(caFile: string | undefined, certFile?: string): Promise<Trust> {
+  if (caFile !== undefined) return { ca: await readText(caFile) };
+  return certFile === undefined ? {} : { ca: await readText(certFile), allowPartialTrustChain: true };
 }
 
 export interface ServiceAnswer {

@@ -1,6 +1,8 @@
 import { isIP } from 'node:net';
+import { z } from 'zod';
 import { type Answering, answeringSchema } from '../contract/service-info.ts';
 import type { Claims, Jwks } from '../contract/tokens.ts';
+import { printable } from '../logs/printable.ts';
 import { VERSION } from '../process/version.ts';
 import { askService, below, type ServiceAnswer, type Trust } from './ask-service.ts';
 import { type Checkup, checkCertificate, checkClock, checkVersions } from './checkup.ts';
@@ -74,20 +76,26 @@ function wrongUrl({ expected, where }: CheckedService): string {
   return `give the URL of ${wanted} (${where})`;
 }
 
+/** Why the ring of BunKMS opens nothing; what answers is not trusted. */
+const sealedSchema = z.object({ reason: z.string().max(1_024).transform(printable) });
+
 /** Judges the answer of BunKMS to `/ready`, after the disk. */
-export function judgeBunkms(checkup: Checkup, { body: { status, faults } }: ServiceAnswer): void {
+export function judgeBunkms(checkup: Checkup, { body: { status, faults, sealed } }: ServiceAnswer): void {
   if (status === 'ready' && checkup.hasFailed('disk'))
     checkup.warn('ready', 'BunKMS stores keys, but not for long', 'see the line "disk"');
   else if (status === 'ready') checkup.ok('ready', 'BunKMS is unsealed, and its store is writable');
   else if (status !== 'sealed')
     checkup.fail('ready', 'BunKMS is not ready', 'check its disk or database; its log says what fails');
-  else if (faults === undefined)
+  else if (faults === undefined) {
+    const { reason = 'the KEK does not fit the store' } = sealedSchema.safeParse(sealed).data ?? {};
     checkup.fail(
       'ready',
-      'BunKMS is sealed: its KEK does not fit',
-      'give it the KEK of the installation, and restart it',
+      `BunKMS is sealed: ${reason}`,
+      reason.startsWith('no slot')
+        ? 'make one of these outside keys work ("bunkms outside check"); BunKMS then unseals by itself'
+        : 'add the KEK of the installation to its ring; BunKMS then unseals by itself',
     );
-  else
+  } else
     checkup.fail(
       'ready',
       `BunKMS is sealed: it does not trust its database: ${String(faults)}`,

@@ -1,12 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ANSWERS_WITHIN_MS } from './ask-service.ts';
+import { ANSWERS_WITHIN_MS, trustOf } from './ask-service.ts';
 import { type CheckedService, checkService } from './check-service.ts';
 import { Checkup } from './checkup.ts';
 import { type Command, command, each, Option, wholeNumber } from './command.ts';
 import { CommandError } from './errors.ts';
 import { type JsonOption, print } from './print.ts';
 import { hasEnded, isListening } from './process-state.ts';
-import { readText } from './read-text.ts';
 
 const EVERY_MS = 200;
 /** The last look has time for an answer, too: its reason is the last word, milliseconds. */
@@ -22,8 +21,8 @@ const SECONDS_MAX = 86_400;
 export interface WaitedService extends Pick<CheckedService, 'name' | 'where' | 'expected' | 'judge'> {
   /** What the options say, else the environment. */
   readonly access: (options: { readonly url?: string; readonly caFile?: string }) => Access;
-  /** Where the service itself listens, by its own variables. */
-  readonly ownUrl: () => string;
+  /** Where the service itself listens, by its own variables, and the certificate that is trusted there. */
+  readonly own: () => { readonly url: string; readonly certFile?: string | undefined };
 }
 
 interface Access {
@@ -42,7 +41,7 @@ interface WaitOptions extends JsonOption {
 }
 
 /** Adds the command `wait`. */
-export function addWait(program: Command, { access, ownUrl, ...service }: WaitedService): void {
+export function addWait(program: Command, { access, own, ...service }: WaitedService): void {
   command(
     program,
     'wait',
@@ -64,13 +63,13 @@ export function addWait(program: Command, { access, ownUrl, ...service }: Waited
     .option('--within <seconds>', 'fail after this time', wholeNumber(1, SECONDS_MAX))
     .action(async (options) => {
       const { url: named, source, caFile } = access(options);
-      const url = named ?? ownUrl();
+      const { url, certFile } = named === undefined ? own() : { url: named };
       const parsed = URL.parse(url);
       if (parsed === null || !/^https?:$/.test(parsed.protocol))
         throw new CommandError(`"${url}" (${source}) is not an http or https URL`);
       const port = Number(parsed.port || (parsed.protocol === 'https:' ? 443 : 80));
       const ownPort = named === undefined ? port : undefined;
-      const trust = caFile === undefined ? {} : { ca: await readText(caFile) };
+      const trust = await trustOf(caFile, certFile);
       await waitFor(program.name(), { ...service, url, source, trust }, { ...options, ownPort });
     });
 }

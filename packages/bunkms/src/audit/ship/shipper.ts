@@ -99,8 +99,12 @@ export class AuditShipper implements AsyncDisposable {
 
   #fail(error: unknown): void {
     this.#options.metrics.auditShipFailures.inc();
+    const { logger, sink } = this.#options;
     if (this.#failures++ === 0)
-      this.#options.logger.error({ err: error }, 'the audit chain cannot be copied; trying again');
+      logger.error(
+        { err: error },
+        `the audit chain cannot be copied to ${sink.target} (BUNKMS_AUDIT_SHIP); trying again`,
+      );
   }
 
   /** @returns whether there may be more. */
