@@ -134,6 +134,15 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(JSON.parse(asked.stderr.split('\n')[0] ?? '')).toMatchObject({ documents_scanned: 3 });
     expect(some.stderr).toBe('bundoc: there are more than 2 documents: raise --limit\n');
     expect((await bundoc('query', 'lists', 'notes', '--count', '--where', '{"n":1}')).stdout).toBe('1\n');
+    for (const unused of [
+      ['--fields', 'n'],
+      ['--order', 'n'],
+      ['--limit', '1'],
+    ])
+      expect(await bundoc('query', 'lists', 'notes', '--count', ...unused)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining(`cannot be used with option '${unused[0]}`),
+      });
     const descending = await bundoc('query', 'lists', 'notes', '--order', '-n');
     expect([descending.code, descending.stderr]).toEqual([2, expect.stringContaining('field:desc')]);
     const collections = await bundoc('collections', 'lists');

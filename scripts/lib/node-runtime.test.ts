@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -15,6 +16,16 @@ describe('the Node that runs the project', () => {
     [undefined, false],
   ])('%s is new enough for 24: %s', (version, expected) => {
     expect(isAtLeast(version, 24)).toBe(expected);
+  });
+
+  it.each([
+    ['24.0.0', 0, ''],
+    ['20.20.2', 1, 'npm run build: Node.js 24 or newer is needed, and this is 20.20.2: see '],
+  ])('is named by the build when it is too old: %s', (version, code, stderr) => {
+    const other = `data:text/javascript,Object.defineProperty(process.versions,"node",{value:"${version}"})`;
+    const script = join(root, 'scripts', 'require-node.mjs');
+    const ended = spawnSync(process.execPath, ['--import', other, script], { encoding: 'utf8' });
+    expect([ended.status, ended.stderr.slice(0, stderr.length || undefined)]).toEqual([code, stderr]);
   });
 
   it('reads the engines of package.json, and refuses an unknown form of range', () => {

@@ -95,6 +95,7 @@ describe('`bunkms keys`', () => {
     expect(await key(0, 'disable', 'a-dek')).toMatchObject({ state: 'disabled' });
     expect(await key(5, 'rotate', 'a-dek')).toMatch(/key_disabled/);
     expect(await key(0, 'enable', 'a-dek')).toMatchObject({ state: 'enabled' });
+    expectFailure(await run('key', 'set', 'a-dek'), 2, /give --rotate-after-days, --no-exportable, or both$/);
     expect(await key(0, 'set', 'a-dek', '--rotate-after-days', '30')).toMatchObject({
       rotate_after_days: 30,
     });

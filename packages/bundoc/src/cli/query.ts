@@ -1,6 +1,6 @@
 import { type Document, JsonText, memberTexts, withoutMetadata } from '@bundoc/client/document';
 import { type Explanation, type OrderBy, sumOfExplanations } from '@bundoc/client/query';
-import { type AddCommands, collect, each, parserFor, wholeNumber } from '@bundoc/shared/cli/command';
+import { type AddCommands, collect, each, Option, parserFor, wholeNumber } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { readText } from '@bundoc/shared/cli/read-text';
@@ -35,7 +35,7 @@ export const addQueryCommand: AddCommands = (program, environment) => {
       'how many documents at most; all by default',
       wholeNumber(1, Number.MAX_SAFE_INTEGER),
     )
-    .option('--count', 'print how many there are')
+    .addOption(new Option('--count', 'print how many there are').conflicts(['order', 'fields', 'limit']))
     .option('--as-of <position>', 'show the state of an earlier answer, within a minute', asOf)
     .option('--explain', 'say on standard error how the answer was found')
     .action(async (project, name, options) => {

@@ -67,7 +67,9 @@ export const addKekCommands: AddCommands = (program, environment) => {
     const kek = newKek();
     await file.add(kek, await file.read());
     const [id] = new Vault([kek]).kekIds;
-    print(options, { id }, () => [`${id} is in the ring: running services read it within seconds`]);
+    print(options, { id }, () => [
+      `${id} is in ${file.path}: running services read it within seconds; put a copy of the file into a safe before "bunkms kek rotate"`,
+    ]);
   });
   command(group, 'remove', 'takes a retired KEK out of a sealed ring; backups that need it open no more')
     .argument('<kek-id>', 'that KEK', kekId)

@@ -132,6 +132,8 @@ function addChanges({ onKey, change }: KeyCommands): void {
       const rotate_after_days = rotateAfterDays === 'never' ? null : rotateAfterDays;
       // Without --no-exportable the option is true, which means no change.
       const asked = { exportable: exportable ? undefined : false, rotate_after_days };
+      if (rotate_after_days === undefined && exportable)
+        throw new UsageError('give --rotate-after-days, --no-exportable, or both');
       const update = parsed(updateKeySchema, defined(asked));
       return change(options, (deps) => updateKey(deps, { name, update }, CLI_CALLER));
     });

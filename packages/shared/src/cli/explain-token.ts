@@ -60,7 +60,8 @@ export function inspectToken(text: string, keys?: Jwks): InspectedToken {
   const token = text.trim().replace(/^bearer\s+/i, '');
   const parts = token.split('.');
   if (token === '') throw new NotAToken('there is no token');
-  if (parts.length !== 3) throw new NotAToken('a token has three parts joined by dots: is it cut off?');
+  if (parts.length !== 3)
+    throw new NotAToken('a token has three parts joined by dots: is it cut off, or the name of a file?');
   if (token.length > TOKEN_LENGTH_MAX)
     throw new NotAToken(`a token has at most ${TOKEN_LENGTH_MAX} characters`);
   const header = objectOf(parts[0], 'header');
