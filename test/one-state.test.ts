@@ -1,6 +1,6 @@
 import { TOKEN_TTL_S_MAX } from '@bundoc/shared/contract/tokens';
 import { runs } from '@bundoc/shared/testing/long';
-import { expect, it } from 'vitest';
+import { expect, inject, it } from 'vitest';
 import { call, Installation } from './support/installation.ts';
 
 const ACCOUNTS = 200;
@@ -13,6 +13,7 @@ const ANSWERS = runs(200, 100_000);
 const SAID_EVERY = 10_000;
 const PATIENCE_MS = runs(400_000, 14_400_000);
 const COLLECTIONS = ['plain', 'indexed'] as const;
+const ON_POSTGRES = inject('postgresUrl') !== undefined;
 const BASE = '/v1/projects/bank';
 const ANY_BALANCE = { balance: { $gte: -1_000_000 } };
 
@@ -206,13 +207,15 @@ it('no answer shows a state that no commit has left, beside four writers', {
   let [answers, transfers, tooOld] = [0, 0, 0];
   const say = (text: string) => process.stdout.write(`one state, seed ${seed}: ${text}\n`);
   const ask: Ask = async <A>(path: string, body?: object) => {
-    const method = body === undefined ? 'GET' : 'POST';
+    const sent = body === undefined ? undefined : JSON.stringify(body);
+    const method = sent === undefined ? 'GET' : 'POST';
     const answer = await call(url, BASE + path, {
       method,
       token: admin,
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(sent === undefined ? {} : { body: sent }),
     });
-    if (answer.status === 503 && answer.json()['code'] === 'snapshot_too_old') throw new TooOld();
+    const isTooOld = answer.status === 503 && answer.json()['code'] === 'snapshot_too_old';
+    if (isTooOld) throw new TooOld(`${path} ${sent}`.includes('as_of'));
     expect([path, answer.status, answer.text.slice(0, 200)]).toEqual([path, 200, expect.anything()]);
     return answer.json() as A;
   };
@@ -228,7 +231,8 @@ it('no answer shows a state that no commit has left, beside four writers', {
         if (answers % SAID_EVERY === 0) say(`${answers} answers, ${transfers} transfers, ${tooOld} too old`);
       } catch (error) {
         if (!(error instanceof TooOld)) throw error;
-        tooOld++;
+        // PostgreSQL keeps no state between requests: a later page has one while its collection is unchanged.
+        if (!error.isOfLaterPage || !ON_POSTGRES) tooOld++;
       }
     }
   };
@@ -247,4 +251,11 @@ it('no answer shows a state that no commit has left, beside four writers', {
 });
 
 /** The state of an answer is gone. */
-class TooOld extends Error {}
+class TooOld extends Error {
+  readonly isOfLaterPage: boolean;
+
+  constructor(isOfLaterPage: boolean) {
+    super();
+    this.isOfLaterPage = isOfLaterPage;
+  }
+}
