@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { projectIdSchema } from './documents.ts';
-import { isForServices, isOfKeys, SCOPES, type Scope } from './scopes.ts';
+import { isForServices, SCOPES, type Scope } from './scopes.ts';
 
 export const TOKEN_ISSUER = 'bunkms';
 
@@ -98,9 +98,6 @@ export const issueTokenSchema = z
         'projects',
         `is required with ${ofDocuments}: name projects, or * for all; without, it allows nothing`,
       );
-    const ofKeys = request.scope.find((scope) => isOfKeys(scope));
-    if (ofKeys !== undefined && request.keys.length === 0)
-      fault('keys', `is required with ${ofKeys}: name keys, or * for all; without, it allows nothing`);
     const issuesClients = request.scope.includes('kms:issue_client');
     if (issuesClients && request.may_issue === undefined)
       fault('may_issue', 'is required with kms:issue_client: what the client tokens may be for');
