@@ -163,6 +163,18 @@ const SPECIAL: readonly (readonly [
     BEFORE + 1,
   ],
   [
+    'bunkms_seal_slots{state="denied"}',
+    [{ series: 'bunkms_seal_slots{state="denied"}', values: '0x4 1x20' }],
+    BEFORE,
+    BEFORE + 1,
+  ],
+  [
+    'bunkms_seal_slots{state=~',
+    [{ series: 'bunkms_seal_slots{state="unavailable"}', values: '0x4 1x40' }],
+    BEFORE + 10,
+    BEFORE + 11,
+  ],
+  [
     'bundoc_snapshots_dropped_total',
     [{ series: 'bundoc_snapshots_dropped_total', values: '0x4 20x20' }],
     BEFORE,

@@ -205,10 +205,8 @@ function openOutsideKeys(
   ports: { readonly logger: Logger; readonly metrics: Metrics; readonly checkEveryMs: number | undefined },
   opened: AsyncDisposableStack,
 ): OutsideKeys | undefined {
-  if (file === undefined) return undefined;
-  const { metrics } = ports;
-  const outside = opened.use(new OutsideKeys({ ...ports, file }));
-  metrics.observeOutsideKeys(async () => outside.faults.length);
+  const outside = file === undefined ? undefined : opened.use(new OutsideKeys({ ...ports, file }));
+  ports.metrics.observeOutsideKeys(async () => outside?.faults.length ?? 0);
   return outside;
 }
 

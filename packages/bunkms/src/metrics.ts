@@ -1,6 +1,7 @@
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
 import { Counter, Gauge, type Registry } from '@prometheus-io/client';
+import { SLOT_STATES } from './vault/open-ring.ts';
 
 /** Refusals that need an operator: two storages request one key, or a storage has two copies. */
 export const STORAGE_CONFLICTS = [
@@ -72,12 +73,7 @@ export function createMetrics() {
       help: 'Services that receive events of keys and tokens.',
       registers,
     }),
-    sealSlots: new Gauge({
-      name: 'bunkms_seal_slots',
-      help: 'Slots of the sealed ring, by what they answered last.',
-      labelNames: ['state'],
-      registers,
-    }),
+    sealSlots: sealSlots(registers),
     observeOutsideKeys: observed(
       'bunkms_outside_keys_file_faults',
       'Faults of the file BUNKMS_OUTSIDE_KEYS_FILE; while there are some, its last good state is in use.',
@@ -85,6 +81,18 @@ export function createMetrics() {
     ...backupMetrics(registers),
     ...trustMetrics(registers),
   };
+}
+
+/** With all states from the start, also without a sealed ring. */
+function sealSlots(registers: Registry[]) {
+  const gauge = new Gauge({
+    name: 'bunkms_seal_slots',
+    help: 'Slots of the sealed ring, by what they answered last.',
+    labelNames: ['state'],
+    registers,
+  });
+  for (const state of SLOT_STATES) gauge.set({ state }, 0);
+  return gauge;
 }
 
 /**

@@ -18,7 +18,7 @@ const CHANGED = {
 const EXAMPLE_PARAMS = { name: 'project-a-dek' };
 const COMMON = {
   tag: 'keys',
-  access: keyAccess('kms:admin'),
+  access: keyAccess('kms:admin', true),
   params: keyParamsSchema,
   headers: ifMatchHeaders,
   answers: CHANGED,

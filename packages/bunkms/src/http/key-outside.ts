@@ -6,7 +6,7 @@ import type { AddRoute } from './route.ts';
 
 /** Keys that open only with an outside key of a customer as well. */
 export function registerKeyOutsideRoutes(add: AddRoute, guards: Guards): void {
-  const guard = guards.keyInPath('kms:admin');
+  const guard = guards.serviceForKeyInPath('kms:admin');
   add('PUT /v1/keys/:name/outside', guard, ATTACHMENT, async (asked) => {
     const { params, body, services, caller, request, reply } = asked;
     const wanted = { ...body, name: params.name, ifMatch: ifMatchOf(request) };

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { GENESIS } from '../records/chain.ts';
 import type { AuditStore } from '../store/audit.ts';
 
 /** How old the newest backup of a folder becomes before the next one is written, milliseconds. */
@@ -33,10 +32,11 @@ export interface FolderContent {
 
 /**
  * Names an installation: the start of the hash of its first audit record, which a restore keeps. Not
- * authenticated.
+ * authenticated. @throws Error before the installation is made.
  */
 export async function installationOf(store: Pick<AuditStore, 'listAudit'>): Promise<string> {
-  const [first = GENESIS] = (await store.listAudit({ limit: 1 })).items;
+  const [first] = (await store.listAudit({ limit: 1 })).items;
+  if (first === undefined) throw new Error('the store has no installation yet');
   return first.hash.slice(0, ID_DIGITS);
 }
 

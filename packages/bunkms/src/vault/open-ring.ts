@@ -22,6 +22,14 @@ export interface ClosedSlot {
 /** What a slot answers now. */
 export type SlotState = ClosedSlot | { readonly name: string; readonly state: 'opens' };
 
+export const SLOT_STATES = [
+  'opens',
+  'offline',
+  'denied',
+  'unavailable',
+  'damaged',
+] as const satisfies SlotState['state'][];
+
 /** A sealed ring that no slot opens now. Its message names each slot and its cause. */
 export class RingSealed extends Error {
   override readonly name = 'RingSealed';

@@ -2,7 +2,7 @@ import { formatError } from '@bundoc/shared/logs/error-line';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
 import type { KekProvider } from './kek-provider.ts';
-import type { SlotState } from './open-ring.ts';
+import { SLOT_STATES, type SlotState } from './open-ring.ts';
 
 /** How often the slots are asked, and asked again once all of them have denied, milliseconds. */
 export interface SlotTimes {
@@ -13,14 +13,6 @@ export interface SlotTimes {
 const TIMES: SlotTimes = { everyMs: 60_000, againMs: 10_000 };
 /** How often in a row all slots must deny before the ring counts as withdrawn. */
 const DENIALS = 3;
-const STATES = [
-  'opens',
-  'offline',
-  'denied',
-  'unavailable',
-  'damaged',
-] as const satisfies SlotState['state'][];
-
 export interface SlotWatchOptions {
   readonly provider: Pick<KekProvider, 'askSlots'>;
   /** Called once, when the owners of all online slots have withdrawn them. */
@@ -104,7 +96,7 @@ export class SlotWatch implements AsyncDisposable {
       else if (before !== undefined) logger.info({ name, state }, 'a slot has another state');
     }
     this.#said = new Map(slots.map(({ name, state }) => [name, state]));
-    for (const state of STATES)
+    for (const state of SLOT_STATES)
       metrics.sealSlots.set({ state }, slots.filter((slot) => slot.state === state).length);
   }
 }

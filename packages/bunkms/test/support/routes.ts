@@ -139,6 +139,21 @@ export const ROUTES: readonly Route[] = [
     need: { scope: 'kms:destroy_key', glob: true },
     ok: 404,
   },
+  ...(
+    [
+      ['PUT', '', { key: 'none' }, 409],
+      ['DELETE', '', undefined, 200],
+      ['POST', '/rewrap', undefined, 200],
+    ] as const
+  ).map(([method, more, body, ok]) => ({
+    listeners: BOTH,
+    method,
+    url: `/v1/keys/:name/outside${more}`,
+    path: `/v1/keys/known-dek/outside${more}`,
+    ...(body === undefined ? {} : { body }),
+    need: { scope: 'kms:admin', glob: true, serviceOnly: true } as const,
+    ok,
+  })),
   {
     listeners: BOTH,
     method: 'POST',

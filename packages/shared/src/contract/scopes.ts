@@ -27,7 +27,10 @@ const RULES = {
   'kms:metrics': { allows: 'read the metrics of BunKMS', serviceOnly: true },
   'kms:issue_client': { allows: 'issue client tokens for an application', serviceOnly: true },
   'kms:manage_kek': { allows: 'see, rotate, verify and retire KEKs', serviceOnly: true },
-  'kms:admin': { allows: 'issue, list and revoke tokens, and see the state of KEKs', serviceOnly: true },
+  'kms:admin': {
+    allows: 'issue, list and revoke tokens, see the state of KEKs, and attach keys to outside keys',
+    serviceOnly: true,
+  },
   'docs:read': { allows: 'read documents, run queries and follow changes' },
   'docs:write': { allows: 'create, change and delete documents' },
   'docs:admin': { allows: 'define collections; back up, move and delete projects' },
