@@ -162,6 +162,7 @@ describe(`authorisation (${LONG ? 'all callers' : `AUTHORISATION_SEED=${SEED}`})
         ['GET', `/v1/export/${name}?version=x`],
         ['POST', `/v1/keys/${name}/rotate`],
         ['POST', `/v1/encrypt/${name}`],
+        ['POST', `/v1/data-key/${name}`],
         ['POST', `/v1/decrypt/${name}`],
         ['POST', `/v1/rewrap/${name}`],
         ['POST', `/v1/keys/${name}/rotate?expected_version=1`],

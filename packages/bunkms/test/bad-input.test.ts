@@ -120,7 +120,7 @@ describe('bad input', () => {
   it.each(NAMES)('the key name %s in a path is refused', async (name) => {
     await expectRefusal(() => kms.api(`/v1/keys/${name}`, { token }), 400, 'invalid_request');
     await expectRefusal(() => kms.internal(`/v1/export/${name}`, { token }), 400, 'invalid_request');
-    for (const operation of ['encrypt', 'decrypt', 'rewrap'])
+    for (const operation of ['encrypt', 'data-key', 'decrypt', 'rewrap'])
       await expectRefusal(
         () => kms.api(`/v1/${operation}/${name}`, { token, body: { plaintext_b64: '' } }),
         400,

@@ -213,6 +213,19 @@ describe('a key that is attached to an outside key', () => {
     const decrypt = () => ask(`/v1/decrypt/${NAME}`, { body: { ciphertext_b64: encrypted.ciphertext_b64 } });
     expect((await decrypt()).json()).toMatchObject({ plaintext_b64: 'aGVsbG8=', version: 2 });
   });
+
+  it('makes data keys with it, and none while the customer denies', async () => {
+    await create();
+    await attach();
+    const make = () => ask(`/v1/data-key/${NAME}`, { body: {} });
+    customer().mayUse = false;
+    expect((await make()).json()).toMatchObject({ status: 403, code: 'outside_key_denied' });
+    customer().mayUse = true;
+    const { ciphertext_b64, plaintext_b64, version } = (await make()).json();
+    expect(version).toBe(2);
+    const decrypted = await ask(`/v1/decrypt/${NAME}`, { body: { ciphertext_b64 } });
+    expect(decrypted.json()).toEqual({ plaintext_b64, version: 2 });
+  });
 });
 
 describe('attaching', () => {

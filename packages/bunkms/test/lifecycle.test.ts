@@ -66,6 +66,10 @@ const MATRIX: Record<
     call: (keys, name) => keys.crypto('encrypt', name, { plaintext_b64: '' }),
     in: USE,
   },
+  'make a data key': {
+    call: (keys, name) => keys.crypto('data-key', name, {}),
+    in: USE,
+  },
   decrypt: {
     call: (keys, name, [, current]) => keys.crypto('decrypt', name, { ciphertext_b64: current }),
     in: USE,

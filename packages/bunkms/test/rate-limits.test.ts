@@ -249,6 +249,8 @@ describe('rate limits', () => {
       expect(await ask('encrypt', 40)).toBe(200);
       expect(await ask('decrypt', 100)).toBe(200);
       expect(await ask('rewrap', 1)).toBe(429);
+      const dataKey = () => kms.api('/v1/data-key/a-dek', { token, body: {} });
+      expect((await dataKey()).status).toBe(429);
       clock.advance(9_000);
       expect(await ask('encrypt', 1)).toBe(429);
       clock.advance(1_000);

@@ -74,6 +74,10 @@ it('no KEK, no DEK, no token and no signing seed is in any log line, error, metr
       body.plaintext_b64,
     );
     await ask('api', `/v1/rewrap/${name}`, { token, body: item });
+    const made = await kms.api(`/v1/data-key/${name}`, { token, body: { aad_b64: body.aad_b64 } });
+    const dataKey = Buffer.from(made.json().plaintext_b64, 'base64');
+    expect(dataKey).toHaveLength(32);
+    planted.set(`data key ${planted.size}`, spellings(dataKey));
     // With faults, which answers and records describe.
     await ask('api', `/v1/decrypt/${name}`, { token, body: { ...item, aad_b64: '' } });
     await ask('api', `/v1/decrypt/${name}`, {
@@ -82,6 +86,8 @@ it('no KEK, no DEK, no token and no signing seed is in any log line, error, metr
     });
     await ask('api', `/v1/encrypt/${name}`, { token, body: { ...body, version: body.plaintext_b64 } });
     await ask('api', `/v1/encrypt/${body.plaintext_b64}`, { token, body });
+    await ask('api', `/v1/data-key/${name}`, { token, body: { ...body, bytes: body.plaintext_b64 } });
+    await ask('api', `/v1/data-key/${body.plaintext_b64}`, { token, body: {} });
   };
 
   for (const name of ['a-dek', 'b-dek', 'c-dek']) {

@@ -22,6 +22,7 @@ import { pemOf } from '../vault/signing-key.ts';
 import { registerAuditRoutes } from './audit.ts';
 import { pathOfTarget } from './audited-path.ts';
 import { registerCryptoRoutes } from './crypto.ts';
+import { registerDataKeyRoute } from './data-key.ts';
 import { registerEventsRoute } from './events.ts';
 import { registerExportRoute } from './export.ts';
 import { createGuards } from './guard.ts';
@@ -145,6 +146,7 @@ async function createListener(
   registerKeyHolderRoutes(add, guards);
   registerStorageRoutes(add, guards);
   registerCryptoRoutes(app, guards, services);
+  registerDataKeyRoute(add, guards);
   registerKekRoutes(add, guards);
   registerTokenRoutes(add, guards);
   registerAuditRoutes(add, guards);

@@ -61,7 +61,11 @@ export class KeyCalls {
     return this.#send('DELETE', `/v1/keys/${name}/versions/${version}?confirm=${name}`, headers);
   }
 
-  crypto(operation: 'encrypt' | 'decrypt' | 'rewrap', name: string, body: object): Promise<Answer> {
+  crypto(
+    operation: 'encrypt' | 'decrypt' | 'rewrap' | 'data-key',
+    name: string,
+    body: object,
+  ): Promise<Answer> {
     return this.#send('POST', `/v1/${operation}/${name}`, {}, body);
   }
 

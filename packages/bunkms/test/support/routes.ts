@@ -207,6 +207,15 @@ export const ROUTES: readonly Route[] = [
   {
     listeners: BOTH,
     method: 'POST',
+    url: '/v1/data-key/:name',
+    path: '/v1/data-key/known-dek',
+    body: {},
+    need: { scope: 'kms:encrypt', glob: true },
+    ok: 200,
+  },
+  {
+    listeners: BOTH,
+    method: 'POST',
     url: '/v1/decrypt/:name',
     path: '/v1/decrypt/known-dek',
     body: { items: [{ ciphertext_b64: '' }] },

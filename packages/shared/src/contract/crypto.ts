@@ -10,6 +10,9 @@ export const CRYPTO_AAD_BYTES_MAX = 4_096;
 export const CIPHERTEXT_OVERHEAD_BYTES = 61;
 /** Most items of one request. */
 export const CRYPTO_ITEMS_MAX = 100;
+/** Shortest and longest data key, bytes: from AES-128 to the two keys of AES-256-XTS, or HMAC-SHA512. */
+export const DATA_KEY_BYTES_MIN = 16;
+export const DATA_KEY_BYTES_MAX = 64;
 /** Longest body of a request of these, bytes. */
 export const CRYPTO_BODY_BYTES_MAX = 1_048_576;
 
@@ -48,6 +51,19 @@ export type Decrypted = z.infer<typeof decryptedSchema>;
  */
 export const rewrappedSchema = z.object({ ciphertext_b64: z.string(), version, from_version: version });
 export type Rewrapped = z.infer<typeof rewrappedSchema>;
+
+/** The body of `POST /v1/data-key/{name}`. */
+export const dataKeySchema = z.strictObject({
+  bytes: z.int().min(DATA_KEY_BYTES_MIN).max(DATA_KEY_BYTES_MAX).default(32),
+  aad_b64: aad,
+});
+/** A new key and its encryption, as {@link encryptedSchema} of it; {@link decryptedSchema} gives it back. */
+export const dataKeyAnswerSchema = z.object({
+  plaintext_b64: z.string(),
+  ciphertext_b64: z.string(),
+  version,
+});
+export type DataKeyAnswer = z.infer<typeof dataKeyAnswerSchema>;
 
 /** Why an item of a batch failed, as members of a problem document. */
 export const itemFailureSchema = z.object({

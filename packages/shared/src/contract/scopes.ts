@@ -21,7 +21,7 @@ const RULES = {
   'kms:destroy_key': { allows: 'destroy keys' },
   'kms:shred_key': { allows: 'destroy the keys of deleted projects, as their storage', serviceOnly: true },
   'kms:export_key': { allows: 'get raw keys from BunKMS', serviceOnly: true },
-  'kms:encrypt': { allows: 'encrypt and rewrap under keys' },
+  'kms:encrypt': { allows: 'encrypt and rewrap under keys, and make data keys' },
   'kms:decrypt': { allows: 'decrypt under keys' },
   'kms:audit': { allows: 'read and verify the audit chain' },
   'kms:metrics': { allows: 'read the metrics of BunKMS', serviceOnly: true },
