@@ -73,9 +73,17 @@ describe('bundoc put, get, patch and delete', () => {
     expect((await bundoc('get', 'exact', 'notes', id, '--content')).stdout).toBe('{"n":1}');
   });
 
+  it('write a member with the name of an operator of MongoDB, and say that it is one', async () => {
+    await bundoc('put', 'exact', 'notes', 'set', written('set.json', '{"n":1}'));
+    const patched = await bundoc('patch', 'exact', 'notes', 'set', written('set.json', '{"$set":{"n":2}}'));
+    expect(patched).toMatchObject({ code: 0, stderr: expect.stringContaining('$set is no operator here') });
+    const content = await bundoc('get', 'exact', 'notes', 'set', '--content');
+    expect(JSON.parse(content.stdout)).toEqual({ n: 1, $set: { n: 2 } });
+  });
+
   it('patch with an object or an array, and keep numbers as they are written', async () => {
     const merge = written('merge.json', '{"amount": 1.10}');
-    expect((await bundoc('patch', 'exact', 'notes', 'one', merge)).code).toBe(0);
+    expect(await bundoc('patch', 'exact', 'notes', 'one', merge)).toMatchObject({ code: 0, stderr: '' });
     const patch = written('patch.json', ' [{"op":"add","path":"/more","value":2.50}]');
     expect((await bundoc('patch', 'exact', 'notes', 'one', patch)).code).toBe(0);
     const { stdout } = await bundoc('get', 'exact', 'notes', 'one', '--content');
@@ -157,6 +165,18 @@ describe('bundoc query, changes, collections and projects', () => {
     const projects = linesOf((await bundoc('projects', '--json')).stdout).map((line) => JSON.parse(line));
     expect(projects).toContainEqual(expect.objectContaining({ project: 'lists', documents: 6, open: true }));
     expect(JSON.parse((await bundoc('projects', 'lists')).stdout)).toMatchObject({ documents: 6 });
+  });
+
+  it('say on standard error alone that a collection without documents does not exist', async () => {
+    for (const more of [[], ['--json'], ['--count']]) {
+      const found = await bundoc('query', 'lists', 'note', ...more);
+      expect([found.code, found.stdout]).toEqual([0, more[0] === '--count' ? '0\n' : '']);
+      expect(found.stderr).toBe(
+        'bundoc: there is no collection note in lists: "bundoc collections lists" lists those that are there\n',
+      );
+    }
+    const none = await bundoc('query', 'lists', 'notes', '--where', '{"n":9}');
+    expect(none).toEqual({ code: 0, stdout: '', stderr: '' });
   });
 
   it('query numbers that no double can hold, and print each document on one line with its exact numbers', async () => {

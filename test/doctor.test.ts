@@ -250,12 +250,15 @@ describe('bunkms doctor', () => {
     expectFinding(await bunkms(environment()), expected);
   });
 
-  it('reports a server that does not run, and a token of another installation', async () => {
+  it('reports a server that does not run, and a token of another installation or of Bundoc', async () => {
     expectFinding(await bunkms({}, '--url', 'http://127.0.0.1:1'), [1, 'url', /start BunKMS/]);
     const text = readFileSync(installation.tokenFile, 'utf8').trim();
     writeFileSync(file('forged'), `${text.slice(0, -8)}AAAAAAAA`);
     const forged = await bunkms({}, '--token-file', file('forged'));
     expectFinding(forged, [1, 'token file', /another installation/]);
+    writeFileSync(file('of-bundoc'), await installation.client());
+    const other = await bunkms({}, '--token-file', file('of-bundoc'));
+    expectFinding(other, [1, 'token file', /^fail: the token is for Bundoc, not for BunKMS: "bundoc doctor/]);
   });
 
   it('warns of a KEK that other users can read', async () => {

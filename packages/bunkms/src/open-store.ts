@@ -1,5 +1,6 @@
 import { makeFolder } from '@bundoc/shared/files/make-folder';
 import { formatAddress } from '@bundoc/shared/postgres/address';
+import { refuseFolderOf } from '@bundoc/shared/process/own-folder';
 import type { KmsStore } from './store/port.ts';
 import type { PostgresSettings } from './store/postgres/settings.ts';
 import { openSqliteStore } from './store/sqlite/sqlite-store.ts';
@@ -41,6 +42,7 @@ export async function openStore(
   { storage, dataDir }: StoreLocation,
   { onCrash, warn }: StoreWatcher,
 ): Promise<KmsStore> {
+  refuseFolderOf('Bundoc', dataDir, 'BUNKMS_DATA_DIR');
   makeFolder(dataDir, 'BUNKMS_DATA_DIR');
   if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash, deadlineMs: storage.deadlineMs });
   // Fifty modules, which a service on SQLite neither loads nor keeps in memory.

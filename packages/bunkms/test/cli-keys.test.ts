@@ -231,7 +231,13 @@ describe('`bunkms kek`', () => {
     expect(JSON.parse((await run('kek', 'unfetched', rotation.from, '--json')).stdout)).toEqual({
       keys: ['a-dek'],
     });
-    expect((await run('kek', 'retire', rotation.from, '--accept-unfetched')).stdout).toContain('is retired');
+    const retired = await run('kek', 'retire', rotation.from, '--accept-unfetched');
+    expect(retired.stdout).toContain('is retired');
+    const again = await run('kek', 'retire', rotation.from);
+    expect([again.code, again.stdout]).toEqual([
+      0,
+      retired.stdout.replace('is retired', 'was retired before'),
+    ]);
     for (const args of [['rotate', 'x'], ['retire'], ['retire', 'ABCD'], ['unfetched']])
       expect((await run('kek', ...args)).code).toBe(2);
   });

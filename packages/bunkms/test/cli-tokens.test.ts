@@ -51,6 +51,24 @@ describe('`bunkms token`', () => {
     expect(listed).toMatchObject({ issuer: claimsOf(issuer).jti, revoked_at: expect.any(String) });
   });
 
+  it('warns of a token whose scopes are about keys and that names none, and issues it', async () => {
+    await init();
+    const issue = (scope: string, ...more: string[]) =>
+      run('token', 'issue', '--typ', 'service', '--sub', 'x', '--scope', scope, ...more);
+    const warned = await issue('kms:encrypt kms:audit kms:read_key');
+    expect([warned.code, claimsOf(warned.stdout.trim()).scope]).toMatchObject([0, { length: 3 }]);
+    expect(warned.stderr).toMatch(
+      /^bunkms: the token names no key, so it can use none by kms:encrypt kms:read_key: .*--keys '\*'\n$/,
+    );
+    for (const [scope, ...more] of [
+      ['kms:encrypt', '--keys', 'a-*'],
+      ['kms:audit'],
+      ['kms:admin'],
+      ['docs:read', '--project', 'p'],
+    ] as const)
+      expect(await issue(scope, ...more)).toMatchObject({ code: 0, stderr: '' });
+  });
+
   it('issues tokens that a running server accepts, and revokes them at once', async () => {
     await init();
     await using server = await startConfigured(environment);

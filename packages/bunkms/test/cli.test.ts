@@ -68,7 +68,9 @@ describe('the command line', () => {
       expectFailure(
         await run('audit', 'verify', ...receipts),
         1,
-        new RegExp(`broken, or the receipt is of another.*: record ${head.seq} is missing`),
+        new RegExp(
+          `chain ends with record ${head.seq - 1}, before record ${head.seq} of the receipt: .* lost records`,
+        ),
       );
     const foreign = `1:${'ab'.repeat(32)}`;
     expectFailure(

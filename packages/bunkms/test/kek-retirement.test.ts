@@ -161,6 +161,10 @@ describe('the retirement of a KEK', () => {
         detail: { kek_id: kekIdOfText(old), accept_unfetched: false, accept_damaged: false },
       });
       expect((await statusOf(kms)).keks[0]).toMatchObject({ state: 'retired' });
+      // A repetition has the same record, and adds none.
+      const { seq } = await kms.store.auditHead();
+      expect((await retire(kms)).json()).toEqual(receipt);
+      expect((await kms.store.auditHead()).seq).toBe(seq);
       const token = await kms.fullToken();
       const back = await kms.api('/v1/kek/rotate', { token, body: { kek_id: kekIdOfText(old) } });
       expect(back.json()).toMatchObject({ code: 'kek_unusable', detail: 'the KEK is retired' });

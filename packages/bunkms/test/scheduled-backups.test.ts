@@ -341,7 +341,7 @@ describe('a folder of backups', () => {
   });
 
   it.each([
-    ['a file', () => writeFileSync(folder, 'a file'), 'EEXIST'],
+    ['a file', () => writeFileSync(folder, 'a file'), 'is no folder: name one in BUNKMS_BACKUP_TO'],
     // Node's own recursive mkdir never returns there.
     ['in a file system without folders', () => (folder = '/proc/bunkms-backups'), 'ENOENT'],
     ['below a folder that does not exist', () => (folder = join(folder, 'none', 'backups')), 'ENOENT'],

@@ -111,8 +111,13 @@ export function hasCode(error: unknown, ...codes: readonly ErrorCode[]): error i
   return error instanceof BundocError && codes.includes(error.code);
 }
 
-/** The error of an answer. @param url of the service, for an answer that there is nothing at the path. */
-export function errorOf(status: number, headers: Headers, text: string, url?: string): BundocError {
+/** The error of an answer. @param details by code, for an answer without its own. */
+export function errorOf(
+  status: number,
+  headers: Headers,
+  text: string,
+  details: Readonly<Record<string, string | undefined>> = {},
+): BundocError {
   const retryAfterMs = retryAfterOf(headers.get('retry-after'));
   const problem = objectOf(text);
   const { code, title, detail, request_id: requestId, errors } = problem;
@@ -125,16 +130,12 @@ export function errorOf(status: number, headers: Headers, text: string, url?: st
   return new BundocError(code, {
     status,
     title: stringOf(title),
-    detail: stringOf(detail) ?? (code === 'not_found' && url !== undefined ? wrongUrl(url) : undefined),
+    detail: stringOf(detail) ?? details[code],
     requestId: stringOf(requestId),
     errors: Array.isArray(errors) ? (errors as FieldFault[]) : [],
     retryAfterMs,
     problem,
   });
-}
-
-function wrongUrl(url: string): string {
-  return `is ${url} the URL of Bundoc, without a path?`;
 }
 
 function stringOf(value: unknown): string | undefined {

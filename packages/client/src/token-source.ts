@@ -66,6 +66,14 @@ export class TokenSource {
     return held.token === refused ? undefined : held.token;
   }
 
+  /** Why the service may refuse the token that requests carry now, which the 401 never says. */
+  fault(): string | undefined {
+    const { exp } = timesOf(this.#held?.token ?? '');
+    return exp === undefined || exp * 1_000 > this.#now()
+      ? undefined
+      : `the token expired at ${new Date(exp * 1_000).toISOString()}: give a new one`;
+  }
+
   #ask(): Promise<Held> {
     const provide = this.#provide;
     if (provide === undefined) throw new Error('a token that is text has no function');

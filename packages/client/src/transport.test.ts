@@ -262,6 +262,21 @@ describe('a token from a function', () => {
     expect(same.requests).toHaveLength(1);
   });
 
+  it('is named as expired when the service refuses it then, in a call and in a stream', async () => {
+    const token = tokenOf('t', 1_000, 1_900);
+    const refusedAt = async (nowS: number) => {
+      const { transport } = start([refusal(), refusal()], { token, now: () => nowS * 1_000 });
+      const { signal } = new AbortController();
+      const details: unknown[] = [];
+      for (const call of [transport.send(get), transport.open(get, signal)])
+        await call.catch(({ code, detail }: BundocError) => details.push([code, detail]));
+      return details;
+    };
+    const expired = 'the token expired at 1970-01-01T00:31:40.000Z: give a new one';
+    expect(await refusedAt(1_900)).toEqual(Array(2).fill(['unauthenticated', expired]));
+    expect(await refusedAt(1_899)).toEqual(Array(2).fill(['unauthenticated', undefined]));
+  });
+
   it('is used until it expires when the function fails, and then the call fails with that error', async () => {
     let nowS = 1_000;
     let isDown = false;

@@ -120,8 +120,7 @@ export class Transport {
    */
   async open(request: Request, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
     const response = await this.#fetch(request, signal);
-    if (!response.ok)
-      throw errorOf(response.status, response.headers, await textOf(response, signal), this.#url);
+    if (!response.ok) throw this.#errorOf(response, await textOf(response, signal));
     if (response.body === null) throw new BundocError('unexpected_answer', { status: response.status });
     return response.body;
   }
@@ -144,7 +143,7 @@ export class Transport {
       const response = await this.#fetch(request, signal);
       const text = await textOf(response, signal);
       const { status, headers } = response;
-      if (!response.ok && status !== 304) return errorOf(status, headers, text, this.#url);
+      if (!response.ok && status !== 304) return this.#errorOf(response, text);
       // A sign-in page of a proxy comes with status 200, too.
       if (text !== '' && headers.get('content-type')?.startsWith('application/json') !== true)
         return new BundocError('unexpected_answer', { status, detail: 'the answer is not JSON' });
@@ -153,6 +152,13 @@ export class Transport {
       if (error instanceof BundocError) return error;
       throw error;
     }
+  }
+
+  #errorOf({ status, headers }: Response, text: string): BundocError {
+    return errorOf(status, headers, text, {
+      not_found: `is ${this.#url} the URL of Bundoc, without a path?`,
+      unauthenticated: this.#tokens.fault(),
+    });
   }
 
   /**

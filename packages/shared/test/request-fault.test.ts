@@ -92,6 +92,13 @@ describe('a method that a path does not support', () => {
     expect(answer.headers['allow']).toBe('GET, HEAD');
   });
 
+  it('is 404 where the path ends with a slash in place of a name', async () => {
+    for (const method of ['GET', 'POST', 'DELETE']) {
+      const answer = await sendRaw(running.port, get('/items/').replace('GET', method));
+      expect(expectProblem(answer, 'not_found').detail).toContain('leave the "/" out');
+    }
+  });
+
   it('is 404 on an unknown path', async () => {
     expectProblem(await sendRaw(running.port, get('/none').replace('GET', 'PROPFIND')), 'not_found');
   });

@@ -1,4 +1,4 @@
-import { JsonText, type Metadata, withoutMetadata } from '@bundoc/client/document';
+import { JsonText, type Metadata, memberTexts, withoutMetadata } from '@bundoc/client/document';
 import { hasCode } from '@bundoc/client/error';
 import type { AddCommands, Command } from '@bundoc/shared/cli/command';
 import { CommandError } from '@bundoc/shared/cli/errors';
@@ -54,7 +54,9 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
       const collection = (await openProject(environment, options, project)).collection(name);
       const patch = new JsonText(await readText(file));
       const write = { ...defined({ ifMatch: options.ifMatch }), signal: stopSignal() };
-      await printMetadata(await collection.patch(id, patch, write), options);
+      const changed = await collection.patch(id, patch, write);
+      warnOfOperators(patch.text);
+      await printMetadata(changed, options);
     });
   onDocument(program, 'delete', 'deletes a document; exit code 1 when there is none')
     .option('--if-match <revision>', IF_MATCH)
@@ -73,6 +75,16 @@ function onDocument(program: Command, name: string, description: string) {
   return onProject(program, name, description)
     .argument('<collection>', 'its name', collectionName)
     .argument('<id>', 'its id');
+}
+
+/** A document may have such members. In MongoDB they mean something else. @param patch as the service took it. */
+function warnOfOperators(patch: string): void {
+  const names = patch.trimStart().startsWith('{') ? [...memberTexts(patch).keys()] : [];
+  const operator = names.find((name) => /^\$[a-z]/i.test(name));
+  if (operator !== undefined)
+    console.error(
+      `bundoc: ${operator} is no operator here, but becomes a member of the document: name the members themselves, or give a JSON Patch`,
+    );
 }
 
 function noDocument(id: string, collection: string): CommandError {

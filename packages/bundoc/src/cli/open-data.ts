@@ -11,6 +11,7 @@ import {
 import { codeOf, DataFolder } from '@bundoc/shared/files/data-folder';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import type { Environment } from '@bundoc/shared/process/config';
+import { refuseFolderOf } from '@bundoc/shared/process/own-folder';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { WatchedTls } from '@bundoc/shared/tls/watched-tls';
 import { type BundocConfig, readConfig } from '../config.ts';
@@ -168,7 +169,7 @@ async function withEngineOf<T>(
   return await action({ ...held, ...open });
 }
 
-/** @throws CommandError when the folder is not found, or another process uses it. */
+/** @throws CommandError when the folder is not found, or another process uses it; ConfigError. */
 async function hold<T>(
   config: BundocConfig,
   how: 'found' | 'made',
@@ -176,6 +177,7 @@ async function hold<T>(
 ): Promise<T> {
   const dataDir = resolve(config.dataDir);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
+  refuseFolderOf('BunKMS', dataDir, 'BUNDOC_DATA_DIR');
   using folder = how === 'made' ? DataFolder.make(dataDir, 'BUNDOC_DATA_DIR') : openFound(dataDir);
   await using disk = openNodeDisk(dataDir);
   if (how === 'found' && (await disk.list(projectsDir)) === undefined) throw noDataFolder(dataDir);

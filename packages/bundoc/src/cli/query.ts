@@ -1,3 +1,4 @@
+import type { Collection } from '@bundoc/client/collection';
 import { type Document, JsonText, memberTexts, withoutMetadata } from '@bundoc/client/document';
 import { type Explanation, type OrderBy, sumOfExplanations } from '@bundoc/client/query';
 import { type AddCommands, collect, each, Option, parserFor, wholeNumber } from '@bundoc/shared/cli/command';
@@ -55,6 +56,7 @@ export const addQueryCommand: AddCommands = (program, environment) => {
           ...(options.explain ? { onExplained: explain } : {}),
         });
         await write(options.json ? `${JSON.stringify({ count, as_of: shown })}\n` : `${count}\n`);
+        if (count === 0) await warnOfNone(collection, project);
         return requireWhole(unreadable);
       }
       const query = {
@@ -66,6 +68,7 @@ export const addQueryCommand: AddCommands = (program, environment) => {
       const print = rowWriter(listingOf(options.fields), options);
       let left = options.limit ?? Number.POSITIVE_INFINITY;
       let cursor: string | undefined;
+      let hasPrinted = false;
       let explained: Explanation | undefined;
       do {
         const page = await collection.queryPage(
@@ -75,11 +78,13 @@ export const addQueryCommand: AddCommands = (program, environment) => {
         if (page.explain !== undefined) explained = sumOfExplanations(explained, page.explain);
         shown = page.asOf;
         await print(page.documents);
+        hasPrinted ||= page.documents.length + page.unreadable.length > 0;
         unreadable.push(...page.unreadable);
         left -= page.documents.length;
         cursor = page.nextCursor;
       } while (cursor !== undefined && left > 0);
       if (explained !== undefined) explain({ ...explained, as_of: shown });
+      if (!hasPrinted) await warnOfNone(collection, project);
       if (cursor !== undefined)
         console.error(
           `bundoc: there are more than ${counted(options.limit ?? 0, 'document')}: raise --limit`,
@@ -113,6 +118,14 @@ function textAt(text: string, path: string): string {
     found = found?.trimStart().startsWith('{') ? memberTexts(found).get(name) : undefined;
   if (found === undefined) return '';
   return found.startsWith('"') ? String(JSON.parse(found)) : onOneLine(found);
+}
+
+/** The name of a collection without documents may be misspelt, which is no error of a query. */
+async function warnOfNone(collection: Collection, project: string): Promise<void> {
+  if ((await collection.info()) === undefined)
+    console.error(
+      `bundoc: there is no collection ${collection.name} in ${project}: "bundoc collections ${project}" lists those that are there`,
+    );
 }
 
 function orNone<T>(list: readonly T[]): readonly T[] | undefined {

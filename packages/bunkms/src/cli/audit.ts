@@ -137,6 +137,9 @@ async function verifyAudit(
   );
   if (!verdict.intact) {
     const { seq, reason } = verdict.fault;
+    // Only a receipt names a record behind the last one.
+    if (reason === 'missing' && lastSeq === seq - 1 && receipts.length > 0)
+      throw new CliFailure(beyondEnd(lastSeq, receipts));
     const isByReceipt = receipts.length > 0 && (reason === NOT_OF_RECEIPT || lastSeq === seq - 1);
     throw new CliFailure(
       `the audit chain is broken${isByReceipt ? OR_FOREIGN : ''}: record ${seq} is ${reason}`,
@@ -146,6 +149,11 @@ async function verifyAudit(
     list === 'foreign_objects' ? foreignLine(names) : `${FAULTS[list]}: ${names.join(', ')}`,
   );
   if (faults.length > 0) throw new CliFailure(faults.join('; '));
+}
+
+function beyondEnd(lastSeq: number, receipts: readonly AuditReceipt[]): string {
+  const seq = Math.max(...receipts.map((one) => one.seq));
+  return `the chain ends with record ${lastSeq}, before record ${seq} of the receipt: the store has lost records, or is older than the receipt, or the receipt is of another installation`;
 }
 
 const NOT_OF_RECEIPT: ChainFault['reason'] = 'not the record of the receipt';

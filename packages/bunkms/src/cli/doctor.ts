@@ -219,6 +219,10 @@ async function checkTokenFile(checkup: Checkup, { store, state }: CliKms, path: 
     remedy: CREATE_ONE,
     read: () => readText(path),
     keys: { keys: [{ kty: 'OKP', crv: 'Ed25519', use: 'sig', alg: 'EdDSA', kid, x }] },
+    fault: ({ aud }) =>
+      aud === 'bunkms'
+        ? undefined
+        : 'the token is for Bundoc, not for BunKMS: "bundoc doctor --token-file" checks it',
     // Bundoc refuses what is revoked here.
     isAccepted: async (_token, { jti }) => (await store.findActiveTokenFamily(jti)) !== undefined,
   });

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, command, wholeNumber } from '@bundoc/shared/cli/command';
@@ -60,6 +60,8 @@ async function kekSplit(environment: Environment, options: SplitOptions): Promis
   const { shares: count, threshold } = options;
   if (threshold > count) throw new UsageError(`--threshold may be ${count} at most, the number of shares`);
   const folder = resolve(options.to);
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() === false)
+    throw new UsageError(`--to names a folder, and ${folder} is a file`);
   const { split, kekIds, files } = await withKeys(environment, async (deps) => {
     await deps.keks.reload();
     const { current } = await deps.keks.refresh();

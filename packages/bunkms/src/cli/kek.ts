@@ -198,8 +198,11 @@ async function kekRetire(
     accept_damaged: options.acceptDamaged === true,
   };
   const bundoc = options.fetch ? await bundocOf(environment, options) : undefined;
+  let isRepeated = false;
   const retired = await withKeks(environment, async (deps) => {
-    if (bundoc !== undefined) await fetchWrappings(bundoc, () => allUnfetched(deps, kekId));
+    const { keks } = await kekStatus(deps);
+    isRepeated = keks.some(({ id, state }) => id === kekId && state === 'retired');
+    if (bundoc !== undefined && !isRepeated) await fetchWrappings(bundoc, () => allUnfetched(deps, kekId));
     try {
       return await retireKek(deps, wanted, CLI_CALLER);
     } catch (error) {
@@ -210,7 +213,7 @@ async function kekRetire(
     }
   });
   print(options, retired, () => [
-    `${retired.id} is retired; it may leave the ring. audit: ${retired.audit.seq}:${retired.audit.hash}`,
+    `${retired.id} ${isRepeated ? 'was retired before' : 'is retired'}; it may leave the ring. audit: ${retired.audit.seq}:${retired.audit.hash}`,
   ]);
 }
 

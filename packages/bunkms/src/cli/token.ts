@@ -12,7 +12,7 @@ import { printToken } from '@bundoc/shared/cli/explain-token';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { type Column, tableOrBlocks } from '@bundoc/shared/cli/table';
-import { isForServices, rightOf, SCOPES } from '@bundoc/shared/contract/scopes';
+import { isForServices, rightOf, SCOPES, scopesOfKeys } from '@bundoc/shared/contract/scopes';
 import {
   issueTokenSchema,
   scopeSchema,
@@ -130,6 +130,12 @@ async function issueToken(environment: Environment, options: IssueOptions): Prom
         .join('; '),
     );
   const issued = await withKms(environment, ({ tokens }) => tokens.issue(request.data, CLI_CALLER));
+  const { keys, scope } = request.data;
+  const idle = keys.length === 0 ? scopesOfKeys(scope) : [];
+  if (idle.length > 0)
+    console.error(
+      `bunkms: the token names no key, so it can use none by ${idle.join(' ')}: name keys with --keys, such as --keys '*'`,
+    );
   print(options, issued, () => [issued.token]);
 }
 

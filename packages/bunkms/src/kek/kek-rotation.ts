@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { counted } from '@bundoc/shared/cli/counted';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { defined } from '@bundoc/shared/contract/defined';
 import type {
   KekInfo,
@@ -124,7 +125,8 @@ function nextKek({ vault }: KekDeps, { keks, current }: KekState, { kek_id: name
 
 /**
  * Retires a KEK, with a record: nothing in the store is wrapped with it, and nothing will be. Its former
- * wrappings are then erased from the files of the store.
+ * wrappings are then erased from the files of the store. A repetition changes nothing and has the record of
+ * the retirement.
  *
  * @throws AppError `kek_not_found`; `kek_in_use` for the current KEK, and while something is wrapped with
  *   it; `kek_unfetched` while holders may have copies that are wrapped only with it.
@@ -135,6 +137,9 @@ export async function retireKek(deps: KekDeps, wanted: RetireKek, caller: Caller
   for (let round = 0; round < ROUNDS_MAX; round++) {
     const state = await keks.refresh();
     requireRetirable(state, kekId);
+    const isRepeated = state.keks.get(kekId)?.standing === 'retired';
+    const earlier = isRepeated ? await retirementOf(deps, kekId) : undefined;
+    if (earlier !== undefined) return earlier;
     if (acceptDamaged) await requireOnlyDamaged(deps, kekId);
     else await requireUnused(deps, kekId);
     if (!acceptUnfetched && (await firstUnfetched(deps, kekId)) !== undefined)
@@ -159,6 +164,13 @@ export async function retireKek(deps: KekDeps, wanted: RetireKek, caller: Caller
     }
   }
   throw new AppError('overloaded');
+}
+
+/** The answer of the earlier retirement of a KEK. */
+async function retirementOf({ store }: KekDeps, kekId: string): Promise<RetiredKek | undefined> {
+  const isIts = ({ action, detail }: AuditRecord) => action === 'kek.retire' && detail?.['kek_id'] === kekId;
+  const record = (await store.kekRecords()).findLast(isIts);
+  return record && { id: kekId, state: 'retired', audit: { seq: record.seq, hash: record.hash } };
 }
 
 function requireRetirable({ keks }: KekState, kekId: string): void {

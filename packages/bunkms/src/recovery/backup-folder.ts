@@ -62,10 +62,16 @@ export class BackupFolder {
     return this.#newestMs;
   }
 
-  /** Creates the folder for this user only, if it does not exist. The one above it must exist. */
+  /**
+   * Creates the folder for this user only, if it does not exist. The one above it must exist.
+   *
+   * @throws Error when something else is there; the system's error.
+   */
   async make(): Promise<void> {
     await mkdir(this.path, { mode: 0o700 }).catch(async (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST' || !(await stat(this.path)).isDirectory()) throw error;
+      if (error.code !== 'EEXIST') throw error;
+      if (!(await stat(this.path)).isDirectory())
+        throw new Error(`${this.path} is no folder: name one in BUNKMS_BACKUP_TO`);
     });
   }
 

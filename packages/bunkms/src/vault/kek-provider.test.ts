@@ -64,7 +64,7 @@ it('a missing file is reported with its variable, its path and the command that 
   );
 });
 
-it('a file that others may read is accepted with a warning', async () => {
+it('a file that others may read is accepted with one warning, until it is closed to them and opened again', async () => {
   const path = join(folder, 'kek');
   writeFileSync(path, `${one.toString('base64')}\n`, { mode: 0o600 });
   const warnings: string[] = [];
@@ -73,7 +73,13 @@ it('a file that others may read is accepted with a warning', async () => {
   expect(warnings).toEqual([]);
   chmodSync(path, 0o640);
   await provider.load();
+  await provider.load();
   expect(warnings).toHaveLength(1);
+  for (const mode of [0o600, 0o644]) {
+    chmodSync(path, mode);
+    await provider.load();
+  }
+  expect(warnings).toHaveLength(2);
 });
 
 it('the environment variable has the same format', async () => {

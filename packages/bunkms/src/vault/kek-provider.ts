@@ -38,7 +38,7 @@ export type KekSource =
 
 /** What the ring in a file needs besides the file. */
 export interface RingPorts {
-  /** Called when others than the owner may read the file. */
+  /** Called once when others than the owner may read the file. */
   readonly warn: (message: string) => void;
   /** What to do when there is no file. */
   readonly remedy?: ((path: string) => string) | undefined;
@@ -54,12 +54,16 @@ export function kekProviderOf(source: KekSource, ports: RingPorts): KekProvider 
 /** Reads the ring from a file, plain or sealed. */
 export function fileKekProvider(path: string, ports: RingPorts): KekProvider {
   const { warn, remedy = makeKek, findOutside = async () => undefined } = ports;
+  // A ring that does not open is read again and again.
+  let isOpenToOthers = false;
   return {
     stamp: () => stampOf(path),
     load: async () => {
       let bytes: Buffer;
       try {
-        if ((statSync(path).mode & 0o077) !== 0)
+        const wasOpen = isOpenToOthers;
+        isOpenToOthers = (statSync(path).mode & 0o077) !== 0;
+        if (isOpenToOthers && !wasOpen)
           warn('BUNKMS_KEK_FILE: the file is open to its group or to others; make it mode 0600');
         bytes = readFileSync(path);
       } catch (error) {

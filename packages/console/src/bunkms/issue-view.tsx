@@ -1,4 +1,4 @@
-import { isForServices, SCOPES, type Scope } from '@bundoc/shared/contract/scopes';
+import { isForServices, SCOPES, type Scope, scopesOfKeys } from '@bundoc/shared/contract/scopes';
 import type { IssuedToken } from '@bundoc/shared/contract/tokens';
 import { useState } from 'preact/hooks';
 import { Badge, Copy, Fault, Head } from '../parts/basics.tsx';
@@ -205,8 +205,13 @@ function Summary({ wish }: { readonly wish: Wish }) {
           </li>
         ))}
       </ul>
+      {isWithoutKeys(wish) ? <p role="alert">It names no key, so it can use none.</p> : null}
     </div>
   );
+}
+
+function isWithoutKeys(wish: Wish): boolean {
+  return kindOf(wish) === 'key' && namesOf(wish).length === 0 && scopesOfKeys(wish.scopes).length > 0;
 }
 
 function Issued({ issued, onAgain }: { readonly issued: IssuedToken; readonly onAgain: () => void }) {

@@ -11,8 +11,8 @@ export const CIPHERTEXT_OVERHEAD_BYTES = 61;
 /** Most items of one request. */
 export const CRYPTO_ITEMS_MAX = 100;
 /** Shortest and longest data key, bytes: from AES-128 to the two keys of AES-256-XTS, or HMAC-SHA512. */
-export const DATA_KEY_BYTES_MIN = 16;
-export const DATA_KEY_BYTES_MAX = 64;
+const DATA_KEY_BYTES_MIN = 16;
+const DATA_KEY_BYTES_MAX = 64;
 /** Longest body of a request of these, bytes. */
 export const CRYPTO_BODY_BYTES_MAX = 1_048_576;
 

@@ -7,6 +7,8 @@ interface ScopeRule {
    * issues none with it.
    */
   readonly serviceOnly?: true;
+  /** It applies to the keys of its token: without any, the token can do next to nothing with it. */
+  readonly ofKeys?: true;
 }
 
 /**
@@ -14,15 +16,19 @@ interface ScopeRule {
  * endpoints require. The consoles and the command line show it.
  */
 const RULES = {
-  'kms:create_key': { allows: 'create keys' },
-  'kms:read_key': { allows: 'see keys, their versions and leases, but never their bytes' },
-  'kms:rotate_key': { allows: 'rotate keys' },
-  'kms:manage_key': { allows: 'enable, disable, restore and hand over keys' },
-  'kms:destroy_key': { allows: 'destroy keys' },
-  'kms:shred_key': { allows: 'destroy the keys of deleted projects, as their storage', serviceOnly: true },
-  'kms:export_key': { allows: 'get raw keys from BunKMS', serviceOnly: true },
-  'kms:encrypt': { allows: 'encrypt and rewrap under keys, and make data keys' },
-  'kms:decrypt': { allows: 'decrypt under keys' },
+  'kms:create_key': { allows: 'create keys', ofKeys: true },
+  'kms:read_key': { allows: 'see keys, their versions and leases, but never their bytes', ofKeys: true },
+  'kms:rotate_key': { allows: 'rotate keys', ofKeys: true },
+  'kms:manage_key': { allows: 'enable, disable, restore and hand over keys', ofKeys: true },
+  'kms:destroy_key': { allows: 'destroy keys', ofKeys: true },
+  'kms:shred_key': {
+    allows: 'destroy the keys of deleted projects, as their storage',
+    serviceOnly: true,
+    ofKeys: true,
+  },
+  'kms:export_key': { allows: 'get raw keys from BunKMS', serviceOnly: true, ofKeys: true },
+  'kms:encrypt': { allows: 'encrypt and rewrap under keys, and make data keys', ofKeys: true },
+  'kms:decrypt': { allows: 'decrypt under keys', ofKeys: true },
   'kms:audit': { allows: 'read and verify the audit chain' },
   'kms:metrics': { allows: 'read the metrics of BunKMS', serviceOnly: true },
   'kms:issue_client': { allows: 'issue client tokens for an application', serviceOnly: true },
@@ -44,6 +50,14 @@ export const SCOPES = Object.keys(RULES) as [Scope, ...Scope[]];
 /** What a scope allows; undefined for one that this version does not know. */
 export function rightOf(scope: string): string | undefined {
   return Object.hasOwn(RULES, scope) ? RULES[scope as Scope].allows : undefined;
+}
+
+/** The scopes among these that apply to the keys of their token. */
+export function scopesOfKeys(scopes: readonly Scope[]): Scope[] {
+  return scopes.filter((scope) => {
+    const rule: ScopeRule = RULES[scope];
+    return rule.ofKeys === true;
+  });
 }
 
 /** Whether only service tokens may have the scope. */

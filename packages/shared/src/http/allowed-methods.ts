@@ -1,6 +1,7 @@
 import type { FastifyInstance, HTTPMethods } from 'fastify';
 import { AppError } from '../contract/app-error.ts';
 import { describe } from '../openapi/description.ts';
+import { requireNames } from './validate.ts';
 
 /** Methods for which Fastify supports routes. Any other method is refused before routing. */
 const ROUTED: readonly HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE'];
@@ -44,7 +45,8 @@ export class AllowedMethods {
         url,
         method: ROUTED.filter((method) => !methods.has(method)) as HTTPMethods[],
         config: describe('internal'),
-        onRequest: async () => {
+        onRequest: async ({ params }) => {
+          requireNames(params);
           throw methodNotAllowed(allow);
         },
         handler: () => undefined,

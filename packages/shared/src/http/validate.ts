@@ -41,9 +41,16 @@ function pathOf(part: RequestPart, path: readonly PropertyKey[]): string {
   return whole.length > PATH_CHARS_MAX ? `${whole.slice(0, PATH_CHARS_MAX)}…` : whole;
 }
 
-/** Refuses a path that ends or continues where a name belongs: `/v1/projects/` names no project. */
-function requireNames(params: unknown): void {
-  if (Object.values(params ?? {}).includes('')) throw new AppError('not_found');
+/**
+ * Refuses a path that ends or continues where a name belongs: `/v1/projects/` names no project.
+ *
+ * @throws AppError `not_found`.
+ */
+export function requireNames(params: unknown): void {
+  if (Object.values(params ?? {}).includes(''))
+    throw new AppError('not_found', {
+      detail: 'a name is missing in the path: give it, or leave the "/" out',
+    });
 }
 
 /** Refuses repeated query parameters, which arrive as an array. No parameter takes a list. */

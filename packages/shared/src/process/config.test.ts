@@ -188,7 +188,9 @@ describe('readSecretFile', () => {
     const message = `TOKEN_FILE: the file ${path} cannot be read (ENOENT)`;
     expect(faultsOf(() => readSecretFile('TOKEN_FILE', path, make))).toContain(`${message}; make ${path}`);
     expect(faultsOf(() => readSecretFile('TOKEN_FILE', path))).toMatch(/\(ENOENT\)$/);
-    expect(faultsOf(() => readSecretFile('TOKEN_FILE', folder, make))).toMatch(/cannot be read \(EISDIR\)$/);
+    expect(faultsOf(() => readSecretFile('TOKEN_FILE', folder, make))).toContain(
+      `TOKEN_FILE: ${folder} is a folder: name a file`,
+    );
     expect(faultsOf(() => readSecretFile('TOKEN_FILE', 'a\n\u001b'))).toContain(
       String.raw`a\u000a\u001b cannot`,
     );

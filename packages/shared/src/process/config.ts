@@ -206,6 +206,7 @@ export function unreadable(path: string, error: unknown, toMake?: (path: string)
   if (SECRET.test(path)) return 'must be the path of a file, and looks like the secret itself';
   const { code } = error as NodeJS.ErrnoException;
   const place = printable(resolve(path));
+  if (code === 'EISDIR') return `${place} is a folder: name a file`;
   const remedy = code === 'ENOENT' && toMake !== undefined ? `; ${toMake(place)}` : '';
   return `the file ${place} cannot be read (${code})${remedy}`;
 }

@@ -10,6 +10,7 @@ import {
   writeSmallSync,
 } from '@bundoc/shared/files/small-files';
 import { StartRefused } from '@bundoc/shared/process/lifecycle';
+import { FIRST_FILES } from '@bundoc/shared/process/own-folder';
 
 const SQLITE_BUSY = 5;
 
@@ -31,7 +32,7 @@ export interface HeldLock extends Disposable {
 
 /** Maximum length of the note beside the lock, bytes. */
 const NOTE_BYTES_MAX = 4_096;
-const LOCK_FILE = 'lock.sqlite';
+const LOCK_FILE = FIRST_FILES.Bundoc;
 const NOTE_FILE = 'lock-holder.json';
 /** What the lock leaves in a folder. */
 export const LOCK_FILES: readonly string[] = [LOCK_FILE, NOTE_FILE];

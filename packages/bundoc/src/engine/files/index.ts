@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { CATALOG_FILE } from '@bundoc/shared/contract/catalog-head';
 import { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Logger } from '@bundoc/shared/logs/logger';
+import { refuseFolderOf } from '@bundoc/shared/process/own-folder';
 import type { LostProjects } from '../lost-projects.ts';
 import { SET_ASIDE_FOLDER } from '../moves/set-aside.ts';
 import { positionAt } from '../port/positions.ts';
@@ -36,7 +37,7 @@ export interface FileStorageConfig {
 /**
  * The part of the composition root for storage in files.
  *
- * @throws DataFolderInUse, StartRefused, LogDamaged, and errors of the disk.
+ * @throws ConfigError, DataFolderInUse, StartRefused, LogDamaged, and errors of the disk.
  */
 export async function openFileStorage(
   config: FileStorageConfig,
@@ -45,6 +46,7 @@ export async function openFileStorage(
 ): Promise<StorageEngine> {
   await using stack = new AsyncDisposableStack();
   const dataDir = resolve(config.dataDir);
+  refuseFolderOf('BunKMS', dataDir, 'BUNDOC_DATA_DIR');
   const folder = stack.use(DataFolder.make(dataDir, 'BUNDOC_DATA_DIR'));
   const lock = stack.use(lockDataFolder(dataDir));
   const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));

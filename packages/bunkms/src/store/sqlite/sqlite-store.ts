@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { FIRST_FILES } from '@bundoc/shared/process/own-folder';
 import { Thread } from '@bundoc/shared/threads/thread';
 import type { KmsStore } from '../port.ts';
 import type { LoadEntry, StoreEntry } from '../transfer.ts';
@@ -22,7 +23,7 @@ const COMMIT_LOAD_DEADLINE_MS = 600_000;
 const PENDING_MAX = 1_024;
 
 export function databasePathOf(dataDir: string): string {
-  return join(dataDir, 'bunkms.sqlite');
+  return join(dataDir, FIRST_FILES.BunKMS);
 }
 
 /**
