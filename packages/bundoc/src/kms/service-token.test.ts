@@ -78,6 +78,15 @@ describe('ServiceToken', () => {
     );
   });
 
+  it.each(['two words', '{"token":"e30.e30.x"}', 'a\nb', '\u0007', 'Bearer e30.e30.x'])(
+    'refuses a file with something else in it, by its name and without the content: %j',
+    (content) => {
+      expect(() => start(content)).toThrow(
+        /BUNDOC_KMS_TOKEN_FILE: the file \S+kms-token has no token in it; make it with: bunkms init \S+ \S+kms-token$/,
+      );
+    },
+  );
+
   it('keeps the last token when the file gets a client token while the service runs', () => {
     const { path, token, logged } = start();
     const claims = Buffer.from(JSON.stringify({ typ: 'client', aud: 'bundoc' })).toString('base64url');

@@ -205,7 +205,7 @@ function Summary({ wish }: { readonly wish: Wish }) {
           </li>
         ))}
       </ul>
-      {isWithoutKeys(wish) ? <p role="alert">It names no key, so it can use none.</p> : null}
+      {isWithoutKeys(wish) ? <p class="fault">It names no key, so it can use none.</p> : null}
     </div>
   );
 }
