@@ -83,8 +83,14 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { keys, limits, receipts } = services();
-      limits.takeExport(subjectOf(request), name);
-      const { dek, facts } = await exportKey(keys, { name, version, acting }, callerOf(request));
+      const subject = subjectOf(request);
+      limits.takeExport(subject, name);
+      const beforeOutside = () => limits.takeOutsideExport(subject, name);
+      const { dek, facts } = await exportKey(
+        keys,
+        { name, version, acting, beforeOutside },
+        callerOf(request),
+      );
       let body: Buffer;
       try {
         body = encodeExportedKey(facts, dek);
