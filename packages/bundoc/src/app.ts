@@ -29,6 +29,7 @@ import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
 import { ClockSkew } from './kms/clock-skew.ts';
 import { KmsEvents } from './kms/events.ts';
+import { OutsideKeys } from './kms/outside-keys.ts';
 import { Receipts } from './kms/receipts.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
@@ -99,7 +100,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const work = divideWork(config, ports, stack);
   const { scheduler, shares } = work;
   const connected = await connect(config, ports, stack);
-  const { kms, receipts, token, skew } = connected;
+  const { kms, outside, receipts, token, skew } = connected;
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
     id,
@@ -120,7 +121,16 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const from = runningStorage(generation, kms);
   const onSetAside = reportSetAside(metrics, logger);
   const settle: SettleMove = (project, move) => settleMove(from, project, move);
-  const kept = composeInstances({ ...ports, ...work, config, service, generation, onSetAside, settle });
+  const kept = composeInstances({
+    ...ports,
+    ...work,
+    config,
+    service,
+    outside,
+    generation,
+    onSetAside,
+    settle,
+  });
   const { keys, instances, rotations } = kept;
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger, scheduler, ...shares });
@@ -186,6 +196,7 @@ async function connect(
   // Closed after the connection: the last answers count.
   const receipts = stack.use(await Receipts.load({ store: storage.receipts, clock, logger }));
   const skew = new ClockSkew({ clock, logger });
+  const outside = new OutsideKeys(clock);
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
@@ -193,13 +204,14 @@ async function connect(
     token: () => token.current(),
     receipts,
     skew,
+    outside,
     clock,
     logger,
   });
   stack.defer(() => kms.close());
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
-  return { kms, receipts, token, skew, listenerTls };
+  return { kms, outside, receipts, token, skew, listenerTls };
 }
 
 /** Creates the gate, and the limits of what is inside. */
