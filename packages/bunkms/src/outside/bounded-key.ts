@@ -24,7 +24,11 @@ const RETRY_AFTER_S = { min: 1, max: 15 };
 /** All calls of one key have one account. */
 const OF_KEY = { subject: '', project: '' };
 
-export type CallOutcome = 'ok' | OutsideFault;
+export const CALL_OUTCOMES = ['ok', 'denied', 'unavailable', 'damaged'] as const satisfies (
+  | 'ok'
+  | OutsideFault
+)[];
+export type CallOutcome = (typeof CALL_OUTCOMES)[number];
 
 export interface BoundedKeyOptions {
   readonly clock?: Clock;
