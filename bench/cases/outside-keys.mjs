@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from '../lib/client.mjs';
 import { Installation } from '../lib/processes.mjs';
 import { round, say } from '../lib/report.mjs';
+import { atOnce } from './keys.mjs';
 
 const PROJECTS = 10_000;
 const COLD_PROVIDERS_MS = [5, 30];
@@ -190,16 +191,6 @@ async function timed(action) {
   const begun = performance.now();
   await action();
   return (performance.now() - begun) / 1_000;
-}
-
-/** Runs a task for 0 to `count - 1`, `width` at a time. */
-async function atOnce(width, count, task) {
-  let next = 0;
-  await Promise.all(
-    Array.from({ length: width }, async () => {
-      while (next < count) await task(next++);
-    }),
-  );
 }
 
 /** The transit engine of OpenBao, as far as BunKMS uses it. */
