@@ -100,7 +100,7 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const work = divideWork(config, ports, stack);
   const { scheduler, shares } = work;
   const connected = await connect(config, ports, stack);
-  const { kms, outside, receipts, token, skew } = connected;
+  const { kms, receipts, token, skew } = connected;
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
     id,
@@ -121,16 +121,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const from = runningStorage(generation, kms);
   const onSetAside = reportSetAside(metrics, logger);
   const settle: SettleMove = (project, move) => settleMove(from, project, move);
-  const kept = composeInstances({
-    ...ports,
-    ...work,
-    config,
-    service,
-    outside,
-    generation,
-    onSetAside,
-    settle,
-  });
+  const given = { ...ports, ...work, ...connected, config };
+  const kept = composeInstances({ ...given, service, generation, onSetAside, settle });
   const { keys, instances, rotations } = kept;
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger, scheduler, ...shares });
@@ -160,9 +152,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const drain = new Drain(config.drainMs);
   const served = { generation, events, revoked, tokenKeys, deletion, feed, moves, id, drain };
-  const composed = { ...ports, ...work, ...connected, ...kept, ...served };
+  const composed = { ...given, ...kept, ...served };
   const disk = diskReport(config.storage.kind === 'files' ? config.dataDir : undefined, clock, logger);
-  const app = await createApi({ ...composed, config, disk, times: parts.http });
+  const app = await createApi({ ...composed, disk, times: parts.http });
   stack.defer(() => app.close());
   const url = await listen(app, { host: config.host, port: config.port, prefix: 'BUNDOC_' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };

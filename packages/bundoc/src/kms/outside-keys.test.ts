@@ -22,7 +22,7 @@ const ask = async (keyName: string, outsideKey = 'acme', retryAfterS = 5): Promi
   try {
     await outside.during(keyName, async () => {
       calls++;
-      await undefined;
+      await Promise.resolve();
       const cause = new OutsideKeyFailed('no answer', outsideKey);
       if (away.has(outsideKey)) throw new AppError('kms_unavailable', { cause, retryAfterS });
     });

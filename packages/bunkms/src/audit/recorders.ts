@@ -46,24 +46,29 @@ export class AuditRecorders {
   readonly #minutes: readonly Pick<KeyUses['minutes'], 'flush'>[];
 
   constructor(audit: AuditLog, clock: Clock) {
-    const write = (record: AuditDraft) => void audit.appendInBackground(record);
+    const write = audit.appendInBackground.bind(audit);
     const callers = new BoundedRefusals({ clock, write });
     // Separate, so that those of one kind leave room for the other.
     const strangers = new BoundedRefusals({ clock, write, max: NETWORKS_MAX });
     const cryptoStrangers = new BoundedRefusals({ clock, write, max: NETWORKS_MAX });
     this.uses = new KeyUses({ audit, clock });
+    let written: Promise<void> | undefined;
     const outside = new BoundedRefusals({
       clock,
       max: KEYS_MAX,
       singlyMax: 1,
       byKey: true,
-      write: (record) => audit.record(record),
+      write: (record) => {
+        written = audit.record(record);
+      },
     });
     this.exports = {
       named: (record) => {
         const { actor, jti, code } = record;
-        const isOutside = OUTSIDE_CODES.has(code ?? '');
-        return isOutside ? outside.record(defined({ actor, jti }), record) : audit.record(record);
+        if (!OUTSIDE_CODES.has(code ?? '')) return audit.record(record);
+        written = undefined;
+        outside.record(defined({ actor, jti }), record);
+        return written;
       },
       anonymous: (source, record) => strangers.record({ source }, record),
     };

@@ -19,7 +19,7 @@ describe('refusals', () => {
   beforeEach(() => {
     clock = new FakeClock();
     written = [];
-    refusals = new BoundedRefusals({ clock, write: (record) => void written.push(record) });
+    refusals = new BoundedRefusals({ clock, write: (record) => written.push(record) });
   });
   const refuse = (network: string, times: number) => {
     for (let time = 0; time < times; time++) refusals.record({ actor: 'app', jti: network }, single);
@@ -89,7 +89,7 @@ describe('refusals', () => {
   });
 
   it('of strangers are recorded for a few networks alone, and for all others together', () => {
-    refusals = new BoundedRefusals({ clock, max: 2, write: (record) => void written.push(record) });
+    refusals = new BoundedRefusals({ clock, max: 2, write: (record) => written.push(record) });
     for (const source of ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4'])
       for (let time = 0; time < 35; time++) refusals.record({ source }, single);
     expect(written).toHaveLength(30);
@@ -107,7 +107,7 @@ describe('refusals', () => {
       max: 2,
       singlyMax: 1,
       byKey: true,
-      write: (record) => void written.push(record),
+      write: (record) => written.push(record),
     });
     const refused = { ...single, code: 'outside_key_denied' } as const;
     for (const key of ['a', 'b', 'c', 'd'])

@@ -13,7 +13,7 @@ export interface RefusalsOptions {
   /** Callers and actions that are counted separately at the same time; that of {@link Minutes} by default. */
   readonly max?: number;
   /** Receives the records; must not throw. */
-  readonly write: (record: AuditDraft) => Promise<void> | undefined;
+  readonly write: (record: AuditDraft) => void;
 }
 
 /** Who was refused: a caller with a valid token, a stranger by its network (`source`), or many of them. */
@@ -48,18 +48,13 @@ export class BoundedRefusals {
     this.minutes = new Minutes({ clock, ...defined({ max }), onEnd: (minute) => this.#count(minute) });
   }
 
-  /**
-   * @param count how many refusals `draft` stands for.
-   * @returns what the writing of a separate record returns.
-   */
-  record(who: Refused, draft: AuditDraft, count = 1): Promise<void> | undefined {
+  /** @param count how many refusals `draft` stands for. */
+  record(who: Refused, draft: AuditDraft, count = 1): void {
     const refusals = this.#refusalsOf(who, draft);
     if (refusals.singly < (this.#options.singlyMax ?? SINGLY_MAX)) {
       refusals.singly++;
-      return this.#options.write(draft);
-    }
-    refusals.counted += count;
-    return undefined;
+      this.#options.write(draft);
+    } else refusals.counted += count;
   }
 
   #refusalsOf(who: Refused, draft: AuditDraft): Refusals {

@@ -83,14 +83,10 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { keys, limits, receipts } = services();
-      const subject = subjectOf(request);
-      limits.takeExport(subject, name);
-      const beforeOutside = () => limits.takeOutsideExport(subject, name);
-      const { dek, facts } = await exportKey(
-        keys,
-        { name, version, acting, beforeOutside },
-        callerOf(request),
-      );
+      limits.takeExport(subjectOf(request), name);
+      const beforeOutside = () => limits.takeOutsideExport(subjectOf(request), name);
+      const asked = { name, version, acting, beforeOutside };
+      const { dek, facts } = await exportKey(keys, asked, callerOf(request));
       let body: Buffer;
       try {
         body = encodeExportedKey(facts, dek);
