@@ -48,6 +48,7 @@ const INTENDED_REFUSALS = [
  */
 const REFRESH_FROM = 0.6;
 const REFRESH_TO = 0.9;
+const REFRESH_PART = REFRESH_TO - REFRESH_FROM;
 /** Minimum rate of background fetches. With many keys, the rate spreads their refreshes evenly. */
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** Time that a failed fetch is cached, to keep an outage from causing a storm of requests. */
@@ -93,7 +94,8 @@ export class KeyCache {
     const ports = {
       clock: options.clock,
       turnOf: (id: string) => this.#turnOf(id),
-      perSecond: () => this.#backgroundPerSecond,
+      // Keys of customers may have shorter lifetimes than others.
+      perSecond: () => Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / REFRESH_PART),
       fetch: (id: string) => this.#fetchAgain(id),
     };
     this.#background = new BackgroundFetches(ports);
@@ -285,22 +287,15 @@ export class KeyCache {
 
   #turnOf(id: string): 'now' | 'later' | 'never' {
     const cached = this.#cached.peek(id);
-    if (cached === undefined || !this.#isDue(cached)) return 'never';
+    if (cached === undefined) return 'never';
+    const isDue = ageMs(this.#options.clock, cached.key.requestedAt) >= cached.refreshAtMs;
+    if (!cached.isStale && !isDue) return 'never';
     return this.#fetching.has(id) || this.#recentFailure(id) !== undefined ? 'later' : 'now';
   }
 
   async #fetchAgain(id: string): Promise<void> {
     const cached = this.#cached.peek(id);
     if (cached !== undefined) await this.#fetch(cached.project, cached.version);
-  }
-
-  get #backgroundPerSecond(): number {
-    // Keys of customers may have shorter lifetimes than others.
-    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / (REFRESH_TO - REFRESH_FROM));
-  }
-
-  #isDue({ key, isStale, refreshAtMs }: CachedKey): boolean {
-    return isStale || ageMs(this.#options.clock, key.requestedAt) >= refreshAtMs;
   }
 
   #recentFailure(id: string): { error: unknown } | undefined {
@@ -346,7 +341,7 @@ export class KeyCache {
           cause: new Error('the key came after its time'),
           retryAfterS: 1,
         });
-      const refreshAtMs = ttlMs * (REFRESH_FROM + (REFRESH_TO - REFRESH_FROM) * random());
+      const refreshAtMs = ttlMs * (REFRESH_FROM + REFRESH_PART * random());
       this.#cached.set({ id, project, version, key, ttlMs, refreshAtMs });
       onFetch?.('fetched');
       return key;
