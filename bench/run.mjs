@@ -12,6 +12,7 @@ import * as feedCases from './cases/feed.mjs';
 import * as keyCases from './cases/keys.mjs';
 import * as neighbourCases from './cases/neighbours.mjs';
 import * as nodeCases from './cases/nodes.mjs';
+import * as outsideKeyCases from './cases/outside-keys.mjs';
 import * as postgresCases from './cases/postgres.mjs';
 import * as postgresTenantCases from './cases/postgres-tenants.mjs';
 import * as queryCases from './cases/queries.mjs';
@@ -44,6 +45,7 @@ const CASES = [
   ['query', queryCases.queryTargets, 'always'],
   ['order', queryCases.orderTargets, 'all cases'],
   ['states', stateCases.stateTargets, 'all cases'],
+  ['outside-keys', outsideKeyCases.outsideKeysTarget, 'all cases'],
   ['neighbours', neighbourCases.neighboursTarget, 'by name'],
   ['earlier', earlierCases.earlierTargets, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],

@@ -175,6 +175,12 @@ const SPECIAL: readonly (readonly [
     BEFORE + 11,
   ],
   [
+    'bunkms_outside_calls_total',
+    [{ series: 'bunkms_outside_calls_total{entry="acme",outcome="unavailable"}', values: '0x4 1+1x40' }],
+    BEFORE + 10,
+    BEFORE + 11,
+  ],
+  [
     'bundoc_snapshots_dropped_total',
     [{ series: 'bundoc_snapshots_dropped_total', values: '0x4 20x20' }],
     BEFORE,
@@ -276,9 +282,16 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'bundoc-scrape-'));
   const backups = join(folder, 'backups');
   mkdirSync(backups);
+  const outsideKeys = join(folder, 'outside.json');
+  const acme = { kind: 'bunkms', url: 'https://customer.example', key: 'k', token_file: 'token' };
+  writeFileSync(outsideKeys, JSON.stringify({ keys: { acme } }));
   await using installation = await Installation.start({
     isOnFiles: true,
-    kmsEnvironment: { BUNKMS_BACKUP_TO: backups, BUNKMS_AUDIT_SHIP: `file:${join(folder, 'copy')}` },
+    kmsEnvironment: {
+      BUNKMS_BACKUP_TO: backups,
+      BUNKMS_AUDIT_SHIP: `file:${join(folder, 'copy')}`,
+      BUNKMS_OUTSIDE_KEYS_FILE: outsideKeys,
+    },
   });
   const internal = await call(installation.kms.internalUrl, '/metrics');
   scraped = seriesOf(`${await installation.metrics()}\n${internal.text}`);

@@ -226,7 +226,7 @@ function call(url, method, path, token, body) {
 }
 
 /** Runs a task for 0 to `count - 1`, `width` at a time. */
-async function atOnce(width, count, task) {
+export async function atOnce(width, count, task) {
   let next = 0;
   await Promise.all(
     Array.from({ length: width }, async () => {

@@ -29,6 +29,7 @@ import { BURST_S } from './http/processor-time.ts';
 import { KmsClient } from './kms/client.ts';
 import { ClockSkew } from './kms/clock-skew.ts';
 import { KmsEvents } from './kms/events.ts';
+import { OutsideKeys } from './kms/outside-keys.ts';
 import { Receipts } from './kms/receipts.ts';
 import { RevokedTokens } from './kms/revoked-tokens.ts';
 import { ServiceToken } from './kms/service-token.ts';
@@ -120,7 +121,8 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   const from = runningStorage(generation, kms);
   const onSetAside = reportSetAside(metrics, logger);
   const settle: SettleMove = (project, move) => settleMove(from, project, move);
-  const kept = composeInstances({ ...ports, ...work, config, service, generation, onSetAside, settle });
+  const given = { ...ports, ...work, ...connected, config };
+  const kept = composeInstances({ ...given, service, generation, onSetAside, settle });
   const { keys, instances, rotations } = kept;
   stack.use(instances);
   const feed = new ChangeFeed({ instances, clock, logger, scheduler, ...shares });
@@ -150,9 +152,9 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
 
   const drain = new Drain(config.drainMs);
   const served = { generation, events, revoked, tokenKeys, deletion, feed, moves, id, drain };
-  const composed = { ...ports, ...work, ...connected, ...kept, ...served };
+  const composed = { ...given, ...kept, ...served };
   const disk = diskReport(config.storage.kind === 'files' ? config.dataDir : undefined, clock, logger);
-  const app = await createApi({ ...composed, config, disk, times: parts.http });
+  const app = await createApi({ ...composed, disk, times: parts.http });
   stack.defer(() => app.close());
   const url = await listen(app, { host: config.host, port: config.port, prefix: 'BUNDOC_' });
   const facts = { url, version: VERSION, storage: storage.place, storageId: id, kmsUrl: config.kms.url };
@@ -186,6 +188,7 @@ async function connect(
   // Closed after the connection: the last answers count.
   const receipts = stack.use(await Receipts.load({ store: storage.receipts, clock, logger }));
   const skew = new ClockSkew({ clock, logger });
+  const outside = new OutsideKeys(clock);
   const kms = new KmsClient({
     url: config.kms.url,
     tls: kmsTls,
@@ -193,13 +196,14 @@ async function connect(
     token: () => token.current(),
     receipts,
     skew,
+    outside,
     clock,
     logger,
   });
   stack.defer(() => kms.close());
   token.keepRenewed(() => kms.renewToken());
   stack.defer(() => token.stop());
-  return { kms, receipts, token, skew, listenerTls };
+  return { kms, outside, receipts, token, skew, listenerTls };
 }
 
 /** Creates the gate, and the limits of what is inside. */

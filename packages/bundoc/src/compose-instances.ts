@@ -11,6 +11,7 @@ import { positionAt } from './engine/port/positions.ts';
 import { unknownSealers } from './engine/projects/project-file.ts';
 import type { Projects } from './engine/projects/projects.ts';
 import type { StorageEngine, StoreWatch } from './engine/storage-engine.ts';
+import type { OutsideKeys } from './kms/outside-keys.ts';
 import type { StorageKeys } from './kms/storage-keys.ts';
 import type { BundocMetrics } from './metrics.ts';
 import { InstanceManager } from './projects/instance-manager.ts';
@@ -27,6 +28,7 @@ export interface Composition {
   readonly metrics: BundocMetrics;
   readonly storage: StorageEngine;
   readonly service: StorageKeys;
+  readonly outside: OutsideKeys;
   readonly generation: StorageGeneration;
   readonly onSetAside: OnSetAside;
   readonly settle: SettleMove;
@@ -41,9 +43,10 @@ export function composeInstances(composition: Composition): {
   rotations: SpreadRotations;
 } {
   const { config, clock, logger, metrics, storage, service, generation, onSetAside, settle } = composition;
-  const { scheduler, shares } = composition;
+  const { scheduler, shares, outside } = composition;
   const keys = new KeyCache({
     keys: service,
+    outside,
     clock,
     ttlMs: config.keyTtlMs,
     onFetch: metrics.keyFetch,

@@ -205,7 +205,10 @@ function openOutsideKeys(
   ports: { readonly logger: Logger; readonly metrics: Metrics; readonly checkEveryMs: number | undefined },
   opened: AsyncDisposableStack,
 ): OutsideKeys | undefined {
-  const outside = file === undefined ? undefined : opened.use(new OutsideKeys({ ...ports, file }));
+  const outside =
+    file === undefined
+      ? undefined
+      : opened.use(new OutsideKeys({ ...ports, file, calls: ports.metrics.outsideCalls }));
   ports.metrics.observeOutsideKeys(async () => outside?.faults.length ?? 0);
   return outside;
 }

@@ -1,6 +1,8 @@
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { createServiceMetrics } from '@bundoc/shared/metrics/metrics';
-import { Counter, Gauge, type Registry } from '@prometheus-io/client';
+import { Counter, Gauge, Histogram, type Registry } from '@prometheus-io/client';
+import { CALL_OUTCOMES, type CallOutcome } from './outside/bounded-key.ts';
+import { CALL_MS } from './outside/port.ts';
 import { SLOT_STATES } from './vault/open-ring.ts';
 
 /** Refusals that need an operator: two storages request one key, or a storage has two copies. */
@@ -10,7 +12,8 @@ export const STORAGE_CONFLICTS = [
 ] as const satisfies ProblemCode[];
 
 /**
- * The metrics of the service, in a separate registry. No label is ever a key name, a subject or an address.
+ * The metrics of the service, in a separate registry. No label is ever a key name, a subject or an address;
+ * operators choose the names of outside keys.
  */
 export function createMetrics() {
   const service = createServiceMetrics('bunkms_');
@@ -78,6 +81,7 @@ export function createMetrics() {
       'bunkms_outside_keys_file_faults',
       'Faults of the file BUNKMS_OUTSIDE_KEYS_FILE; while there are some, its last good state is in use.',
     ),
+    outsideCalls: outsideCalls(registers),
     ...backupMetrics(registers),
     ...trustMetrics(registers),
   };
@@ -93,6 +97,39 @@ function sealSlots(registers: Registry[]) {
   });
   for (const state of SLOT_STATES) gauge.set({ state }, 0);
   return gauge;
+}
+
+/** The calls of outside keys. Each entry of their file has all its series from the start. */
+function outsideCalls(registers: Registry[]) {
+  const calls = new Counter({
+    name: 'bunkms_outside_calls_total',
+    help: 'Calls of outside keys, by entry of BUNKMS_OUTSIDE_KEYS_FILE and by outcome.',
+    labelNames: ['entry', 'outcome'],
+    registers,
+  });
+  const seconds = new Histogram({
+    name: 'bunkms_outside_call_seconds',
+    help: 'How long calls of outside keys take with their wait for others, by outcome.',
+    labelNames: ['outcome'],
+    buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, CALL_MS / 1_000],
+    registers,
+  });
+  for (const outcome of CALL_OUTCOMES) seconds.zero({ outcome });
+  let known: readonly string[] = [];
+  return {
+    /** There are at most a thousand; former ones are forgotten. */
+    entries: (names: readonly string[]) => {
+      for (const outcome of CALL_OUTCOMES) {
+        for (const entry of names) calls.inc({ entry, outcome }, 0);
+        for (const entry of known) if (!names.includes(entry)) calls.remove({ entry, outcome });
+      }
+      known = names;
+    },
+    ended: (entry: string, outcome: CallOutcome, ms: number) => {
+      if (known.includes(entry)) calls.inc({ entry, outcome });
+      seconds.observe({ outcome }, ms / 1_000);
+    },
+  };
 }
 
 /**

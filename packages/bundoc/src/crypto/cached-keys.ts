@@ -1,5 +1,6 @@
 import { ageMs, type Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
+import { isUnderOutsideKey } from '../kms/outside-keys.ts';
 import type { LeasedKey } from '../kms/port.ts';
 
 /** A cached key. */
@@ -173,7 +174,7 @@ export class CachedKeys {
   }
 
   #spareOf({ key }: Pick<CachedKey, 'key'>): LRUCache<string, CachedKey> {
-    return needsCustomer(key) ? this.#spareOfCustomers : this.#spare;
+    return isUnderOutsideKey(key.wrapped) ? this.#spareOfCustomers : this.#spare;
   }
 
   #noteEnd(cached: CachedKey, count: 1 | -1): void {
@@ -195,14 +196,6 @@ export class CachedKeys {
     if (versions?.size === 0) this.#ofProject.delete(project);
     if (this.#inUse.has(project)) this.#lost.add(project);
   }
-}
-
-/**
- * Whether an outside key of a customer protects the key as well: the first byte of its wrapping is 2
- * (`docs/formats/wrapped-key.md`).
- */
-function needsCustomer({ wrapped }: LeasedKey): boolean {
-  return Buffer.from(wrapped.slice(0, 4), 'base64')[0] === 2;
 }
 
 /** The second of the monotonic clock by which a key has expired. */

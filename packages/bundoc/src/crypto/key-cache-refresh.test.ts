@@ -67,6 +67,28 @@ describe('a KeyCache that refreshes its keys', () => {
     expect(service.exports).toBe(3);
   });
 
+  it('refreshes of customers that hang keep no other key from its refresh', async () => {
+    const { clock, service, cache } = startCache();
+    const customers = Array.from({ length: 30 }, (_, n) => `customer${n}`);
+    for (const project of customers)
+      service.put(`${project}-dek`).wrapped = Buffer.alloc(69, 2).toString('base64');
+    for (const project of [...customers, 'a']) await cache.get(project);
+    const exportKey = service.exportKey.bind(service);
+    const { promise: never, resolve } = Promise.withResolvers<void>();
+    const asked: string[] = [];
+    service.exportKey = async (name, ...more) => {
+      asked.push(name);
+      if (name.startsWith('customer')) await never;
+      return await exportKey(name, ...more);
+    };
+    clock.advance(TTL_MS * 0.8);
+    for (const project of [...customers, 'a']) cache.peek(project);
+    await nextTurn();
+    expect(asked.filter((name) => name.startsWith('customer'))).toHaveLength(8);
+    expect(asked).toContain('a-dek');
+    resolve();
+  });
+
   it('requests every key and version after a gap in the events, a few at a time, and drops refused ones', async () => {
     const { clock, service, cache } = startCache();
     const inSteps = async (isDone: () => boolean) => {

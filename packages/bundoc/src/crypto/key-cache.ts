@@ -1,15 +1,17 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
-import { runInShare } from '@bundoc/shared/shares/share-key';
 import { LRUCache } from 'lru-cache';
+import { isUnderOutsideKey, type OutsideKeys } from '../kms/outside-keys.ts';
 import { KeyRefused, type KeyService, type LeasedKey } from '../kms/port.ts';
+import { BackgroundFetches } from './background-fetches.ts';
 import { type CachedKey, CachedKeys, type SpareKeysMax } from './cached-keys.ts';
-import { TokenBucket } from './token-bucket.ts';
 
 export interface KeyCacheOptions {
   readonly keys: KeyService;
   readonly clock: Clock;
+  /** What is known of customers' outside keys, as those who ask the key service know it. */
+  readonly outside?: OutsideKeys;
   /** Maximum time that a key is cached, milliseconds; a shorter lease wins. */
   readonly ttlMs: number;
   /**
@@ -46,19 +48,16 @@ const INTENDED_REFUSALS = [
  */
 const REFRESH_FROM = 0.6;
 const REFRESH_TO = 0.9;
+const REFRESH_PART = REFRESH_TO - REFRESH_FROM;
 /** Minimum rate of background fetches. With many keys, the rate spreads their refreshes evenly. */
 const BACKGROUND_PER_SECOND_MIN = 20;
 /** Time that a failed fetch is cached, to keep an outage from causing a storm of requests. */
 const FAILURE_MEMORY_MS = 1_000;
-/** Maximum number of concurrent background fetches. */
-const BACKGROUND_MAX = 8;
 /**
  * Each fetch of a customer's key is a call of his service, so these stay until their leases end. A key takes
  * a kilobyte.
  */
 const SPARE_KEYS_MAX: SpareKeysMax = { own: 1_000, ofCustomers: 20_000 };
-/** Background fetches count against the service itself, not against the request that starts them. */
-const OWN = { subject: '', project: '' };
 /** Maximum attempts of one fetch whose answer may be older than an event. */
 const TRIES_MAX = 3;
 
@@ -78,23 +77,29 @@ interface Fetch {
  *
  * A key in use is refreshed between 60 % and 90 % of its lifetime. If that fails, the current key stays
  * usable until its end. These fetches share a token bucket with those that follow a gap in the events, and
- * few run at a time, so that others can open projects. Fetches in progress are outside the LRU, so they
- * cannot be evicted (ADR 0004).
+ * few run at a time, so that others can open projects. Those of customers' keys are apart, because their
+ * services may hang. Fetches in progress are outside the LRU, so they cannot be evicted (ADR 0004).
  */
 export class KeyCache {
   readonly #options: KeyCacheOptions;
   readonly #cached: CachedKeys;
   readonly #fetching = new Map<string, Fetch>();
   readonly #failures = new LRUCache<string, { error: unknown; at: Instant }>({ max: 1_000 });
-  /** Keys to fetch in the background, in order of arrival. */
-  readonly #background = new Set<string>();
-  readonly #tokens: TokenBucket;
-  #backgroundRunning = 0;
+  readonly #background: BackgroundFetches;
+  readonly #backgroundOfCustomers: BackgroundFetches;
 
   constructor(options: KeyCacheOptions) {
     this.#options = options;
     this.#cached = new CachedKeys(options.clock, options.spareKeysMax ?? SPARE_KEYS_MAX);
-    this.#tokens = new TokenBucket(options.clock);
+    const ports = {
+      clock: options.clock,
+      turnOf: (id: string) => this.#turnOf(id),
+      // Keys of customers may have shorter lifetimes than others.
+      perSecond: () => Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / REFRESH_PART),
+      fetch: (id: string) => this.#fetchAgain(id),
+    };
+    this.#background = new BackgroundFetches(ports);
+    this.#backgroundOfCustomers = new BackgroundFetches(ports);
   }
 
   /** Number of cached keys. */
@@ -104,7 +109,7 @@ export class KeyCache {
 
   /** Fetches that wait for their turn in the background. */
   get fetchesWaiting(): number {
-    return this.#background.size;
+    return this.#background.size + this.#backgroundOfCustomers.size;
   }
 
   /** Keeps all keys of a project in the cache until {@link release}. They still expire. */
@@ -114,6 +119,11 @@ export class KeyCache {
 
   release(project: string): void {
     this.#cached.release(project);
+  }
+
+  /** Notes that an outside key of a customer protects the project's key as well. */
+  expectOutside(project: string): void {
+    this.#options.outside?.expect(dekNameOf(project));
   }
 
   /** Projects that are held and have lost a key since the last call. */
@@ -131,7 +141,7 @@ export class KeyCache {
       this.#cached.delete(id);
       return undefined;
     }
-    if (age >= cached.refreshAtMs && !this.#background.has(id)) this.#refresh(id);
+    if (age >= cached.refreshAtMs && !this.#backgroundOf(cached).has(id)) this.#refresh(cached);
     return cached.key;
   }
 
@@ -229,10 +239,11 @@ export class KeyCache {
    * dropped.
    */
   revalidateAll(): void {
+    this.#options.outside?.allChanged();
     for (const { markOutdated } of this.#fetching.values()) markOutdated();
     for (const cached of this.#cached.all()) {
       cached.isStale = true;
-      this.#background.add(cached.id);
+      this.#backgroundOf(cached).add(cached.id);
     }
     this.#fetchInBackground();
   }
@@ -242,6 +253,7 @@ export class KeyCache {
    * and is repeated.
    */
   evict(project: string): void {
+    this.#options.outside?.changed(dekNameOf(project));
     const isOfProject = (id: string) => id === project || id.startsWith(`${project}@`);
     for (const [id, { markOutdated }] of this.#fetching) if (isOfProject(id)) markOutdated();
     for (const { id } of this.#cached.of(project)) this.#cached.delete(id);
@@ -256,42 +268,34 @@ export class KeyCache {
   }
 
   /** Queues a key for a background fetch. */
-  #refresh(id: string): void {
+  #refresh(cached: CachedKey): void {
+    const { id } = cached;
     if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) return;
-    this.#background.add(id);
-    this.#fetchInBackground();
+    const background = this.#backgroundOf(cached);
+    background.add(id);
+    background.start();
   }
 
-  /** Starts queued fetches while there are tokens, and few run. */
+  #backgroundOf({ key }: CachedKey): BackgroundFetches {
+    return isUnderOutsideKey(key.wrapped) ? this.#backgroundOfCustomers : this.#background;
+  }
+
   #fetchInBackground(): void {
-    for (const id of this.#background) {
-      if (this.#backgroundRunning >= BACKGROUND_MAX) return;
-      const cached = this.#cached.peek(id);
-      if (cached === undefined || !this.#isDue(cached)) {
-        this.#background.delete(id);
-        continue;
-      }
-      if (this.#fetching.has(id) || this.#recentFailure(id) !== undefined) continue;
-      if (!this.#tokens.take(this.#backgroundPerSecond)) return;
-      this.#background.delete(id);
-      this.#backgroundRunning++;
-      const { project, version } = cached;
-      runInShare(OWN, () => this.#fetch(project, version))
-        .catch(() => undefined) // The failure is cached; the current key stays usable until its end.
-        .finally(() => {
-          this.#backgroundRunning--;
-          this.#fetchInBackground();
-        });
-    }
+    this.#background.start();
+    this.#backgroundOfCustomers.start();
   }
 
-  get #backgroundPerSecond(): number {
-    // Keys of customers may have shorter lifetimes than others.
-    return Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / (REFRESH_TO - REFRESH_FROM));
+  #turnOf(id: string): 'now' | 'later' | 'never' {
+    const cached = this.#cached.peek(id);
+    if (cached === undefined) return 'never';
+    const isDue = ageMs(this.#options.clock, cached.key.requestedAt) >= cached.refreshAtMs;
+    if (!cached.isStale && !isDue) return 'never';
+    return this.#fetching.has(id) || this.#recentFailure(id) !== undefined ? 'later' : 'now';
   }
 
-  #isDue({ key, isStale, refreshAtMs }: CachedKey): boolean {
-    return isStale || ageMs(this.#options.clock, key.requestedAt) >= refreshAtMs;
+  async #fetchAgain(id: string): Promise<void> {
+    const cached = this.#cached.peek(id);
+    if (cached !== undefined) await this.#fetch(cached.project, cached.version);
   }
 
   #recentFailure(id: string): { error: unknown } | undefined {
@@ -337,7 +341,7 @@ export class KeyCache {
           cause: new Error('the key came after its time'),
           retryAfterS: 1,
         });
-      const refreshAtMs = ttlMs * (REFRESH_FROM + (REFRESH_TO - REFRESH_FROM) * random());
+      const refreshAtMs = ttlMs * (REFRESH_FROM + REFRESH_PART * random());
       this.#cached.set({ id, project, version, key, ttlMs, refreshAtMs });
       onFetch?.('fetched');
       return key;
@@ -345,8 +349,9 @@ export class KeyCache {
       this.#failures.set(id, { error, at: instant(clock) });
       // The key service refuses the key: it was destroyed or disabled, or it differs or belongs to another
       // storage. The cached key must not outlive the refusal.
+      const cached = this.#cached.peek(id);
       if (isRefusal(error)) this.#cached.delete(id);
-      else if (this.#cached.peek(id)?.isStale === true) this.#background.add(id);
+      else if (cached?.isStale === true) this.#backgroundOf(cached).add(id);
       onFetch?.(hasCode(error, ...INTENDED_REFUSALS) ? 'refused' : 'failed');
       throw error;
     }

@@ -7,6 +7,7 @@ import {
   destroyReceiptSchema,
   type KeyInfo,
   keyPageSchema,
+  outsideNameSchema,
   projectOfDek,
 } from '@bundoc/shared/contract/keys';
 import { PROBLEMS } from '@bundoc/shared/contract/problem';
@@ -27,10 +28,12 @@ import {
 import { issuedTokenSchema, type Jwks, jwksSchema } from '@bundoc/shared/contract/tokens';
 import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { decodeExportedKey } from '@bundoc/shared/crypto/exported-key';
+import { parseJson } from '@bundoc/shared/json/parse-json';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
-import type { z } from 'zod';
+import { z } from 'zod';
+import { OutsideKeys } from './outside-keys.ts';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
-import { KmsTransport, type KmsTransportOptions, RETRY_AFTER_S } from './transport.ts';
+import { type Expected, KmsTransport, type KmsTransportOptions, RETRY_AFTER_S } from './transport.ts';
 
 /** Unfinished deletions in one page, so that it stays below the maximum size of an answer. */
 const DELETIONS_AT_ONCE = 100;
@@ -39,13 +42,23 @@ const KEYS_AT_ONCE = 50;
 /** The time to retry when an operator must replace the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
 
+export interface KmsClientOptions extends KmsTransportOptions {
+  /** What is known of customers' outside keys; commands know nothing at first. */
+  readonly outside?: OutsideKeys;
+}
+
+/** The member of a created key that is read. */
+const createdSchema = z.object({ outside: z.object({ key: outsideNameSchema }) });
+
 /** The calls of BunKMS's internal interface. */
 export class KmsClient implements StorageCalls {
   readonly #clock: Clock;
   readonly #transport: KmsTransport;
+  readonly #outside: OutsideKeys;
 
-  constructor(options: KmsTransportOptions) {
+  constructor(options: KmsClientOptions) {
     this.#clock = options.clock;
+    this.#outside = options.outside ?? new OutsideKeys(options.clock);
     this.#transport = new KmsTransport(options);
   }
 
@@ -54,8 +67,9 @@ export class KmsClient implements StorageCalls {
     const query = new URLSearchParams({ ...acting });
     if (version !== undefined) query.set('version', String(version));
     const path = query.size === 0 ? `/v1/export/${name}` : `/v1/export/${name}?${query}`;
-    const { body } = await this.#transport.call('GET', path, [200]);
+    const { body } = await this.#askFor(name, 'GET', path, [200]);
     const { facts, dek } = readExport(body);
+    this.#outside.answered(name, facts.outside_key);
     const isAsked = facts.name === name && (version ?? facts.version) === facts.version;
     if (!isAsked || keyCheckValue(dek) !== facts.kcv) throw new AppError('key_mismatch');
     return {
@@ -75,8 +89,11 @@ export class KmsClient implements StorageCalls {
       type: 'aes-256',
       ...acting,
     };
-    const { status } = await this.#transport.call('POST', '/v1/keys', [201, 'key_exists'], key);
-    return status === 201;
+    const { status, body } = await this.#askFor(name, 'POST', '/v1/keys', [201, 'key_exists'], key);
+    if (status !== 201) return false;
+    const outside = createdSchema.safeParse(parseJson(body.toString('utf8'))).data?.outside;
+    if (outside !== undefined) this.#outside.answered(name, outside.key);
+    return true;
   }
 
   async claimKey(name: string, acting: ActingStorage): Promise<void> {
@@ -84,7 +101,7 @@ export class KmsClient implements StorageCalls {
   }
 
   async rotateKey(name: string, version: number): Promise<void> {
-    await this.#transport.call('POST', `/v1/keys/${name}/rotate?expected_version=${version}`, [200]);
+    await this.#askFor(name, 'POST', `/v1/keys/${name}/rotate?expected_version=${version}`, [200]);
   }
 
   async intendDeletion(name: string, client: string, acting: ActingStorage): Promise<DeletionIntent> {
@@ -94,7 +111,7 @@ export class KmsClient implements StorageCalls {
         `/v1/keys/${name}/deletion-intent`,
         [200, 'rate_limited', 'overloaded'],
         { ...acting, client } satisfies IntendDeletion,
-        0,
+        { retries: 0 },
       ),
     );
     if (status === 200) return readAnswer(deletionIntentSchema, body);
@@ -193,6 +210,16 @@ export class KmsClient implements StorageCalls {
   /** Aborts the running calls. Resolves once they have ended. */
   close(): Promise<void> {
     return this.#transport.close();
+  }
+
+  /** A call that BunKMS may answer only after an outside key has. */
+  #askFor(name: string, method: 'GET' | 'POST', path: string, expected: Expected[], body?: unknown) {
+    const lane = this.#outside.isExpected(name)
+      ? 'customers'
+      : path === '/v1/keys'
+        ? 'creations'
+        : 'ordinary';
+    return this.#outside.during(name, () => this.#transport.call(method, path, expected, body, { lane }));
   }
 
   /** Changes a key on behalf of a storage. */

@@ -3,6 +3,7 @@ import type { SecureContextOptions } from 'node:tls';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
+import { outsideNameSchema } from '@bundoc/shared/contract/keys';
 import { parseReceipts, RECEIPT_HEADER } from '@bundoc/shared/contract/kms-receipt';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { type Answering, answeringSchema } from '@bundoc/shared/contract/service-info';
@@ -14,7 +15,7 @@ import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import type { ClockSkew } from './clock-skew.ts';
-import { KeyRefused } from './port.ts';
+import { KeyRefused, OutsideKeyFailed } from './port.ts';
 import { type Receipts, recordsOf } from './receipts.ts';
 
 export interface KmsTransportOptions {
@@ -79,8 +80,32 @@ class TryFailed extends Error {
 
 type Method = 'GET' | 'POST';
 
+/**
+ * Calls that have connections of their own: `customers` for keys that an outside key protects as well, and
+ * `creations`, because a key may be under one from its birth. What is asked there may hang.
+ */
+type Lane = 'ordinary' | 'creations' | 'customers';
+const CONNECTIONS_OF_LANE = 16;
+
+interface CallOptions {
+  /** {@link RETRIES_MAX} by default. */
+  readonly retries?: number;
+  /** `ordinary` by default. */
+  readonly lane?: Lane;
+}
+
+/** One call. */
+interface Call {
+  readonly method: Method;
+  readonly path: string;
+  readonly expected: readonly Expected[];
+  readonly body: unknown;
+  readonly signal: AbortSignal;
+  readonly dispatcher: Agent;
+}
+
 /** The status of an answer, or the code of a refusal that the caller accepts as a result. */
-type Expected = number | ProblemCode;
+export type Expected = number | ProblemCode;
 
 interface Answer {
   readonly status: number;
@@ -117,6 +142,11 @@ const VERDICTS: Readonly<Record<string, ProblemCode>> = {
   precondition_failed: 'precondition_failed',
 };
 
+/** An operator must act first, or the holder of an outside key: nothing changes within the deadline. */
+const FINAL: ReadonlySet<string> = new Set(['sealed', 'outside_key_unavailable', 'outside_key_changed']);
+/** Of an outside key as a whole, not of one key that it protects. */
+const OUTSIDE_FAILURES: ReadonlySet<string> = new Set(['outside_key_denied', 'outside_key_unavailable']);
+
 /** The member of `/ready` that is read. */
 const readySchema = z.object({ service: answeringSchema.optional().catch(undefined) });
 
@@ -129,12 +159,13 @@ function wrongService(answering: Answering): TryFailed {
 const refusalSchema = z.object({
   code: z.string().transform((code) => code.slice(0, 64)),
   storage: z.uuid().optional().catch(undefined),
+  outside_key: outsideNameSchema.optional().catch(undefined),
 });
 type Refusal = z.infer<typeof refusalSchema>;
 
 /**
  * Sends calls to BunKMS over undici. Calls are idempotent. They are retried after network errors, 429, 502,
- * 503 and 504, but not after `sealed`, and not if the caller wants no retries. Retries have exponential
+ * 503 and 504, but not after the codes in {@link FINAL}, and not if the caller wants no retries. Retries have exponential
  * backoff and full jitter, and honour `Retry-After` up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  *
@@ -144,7 +175,7 @@ type Refusal = z.infer<typeof refusalSchema>;
 export class KmsTransport {
   readonly #options: KmsTransportOptions;
   readonly #deadlineMs: number;
-  readonly #agent: Agent;
+  readonly #agents: Readonly<Record<Lane, Agent>>;
   /** For answers without an end. */
   readonly #streamAgent: Agent;
   /** The running calls, each with a promise that resolves at its end. */
@@ -167,13 +198,15 @@ export class KmsTransport {
       bodyTimeout: options.streamSilentMs ?? STREAM_SILENT_MS,
       connections: 1,
     });
-    this.#agent = new Agent({
-      connect,
-      headersTimeout: answerTimeoutMs,
-      bodyTimeout: answerTimeoutMs,
-      maxResponseSize: ANSWER_BYTES_MAX,
-      connections: 16,
-    });
+    const ofLane = () =>
+      new Agent({
+        connect,
+        headersTimeout: answerTimeoutMs,
+        bodyTimeout: answerTimeoutMs,
+        maxResponseSize: ANSWER_BYTES_MAX,
+        connections: CONNECTIONS_OF_LANE,
+      });
+    this.#agents = { ordinary: ofLane(), creations: ofLane(), customers: ofLane() };
   }
 
   /**
@@ -184,7 +217,7 @@ export class KmsTransport {
     const measure = this.#options.skew?.begin();
     try {
       const { statusCode, headers, body } = await request(new URL('/ready', this.#options.url), {
-        dispatcher: this.#agent,
+        dispatcher: this.#agents.ordinary,
         signal: AbortSignal.timeout(this.#connectTimeoutMs),
       });
       if (statusCode === 200) measure?.(headers);
@@ -228,7 +261,8 @@ export class KmsTransport {
   async close(): Promise<void> {
     this.#isClosing = true;
     for (const call of this.#calls.keys()) call.abort();
-    await Promise.all([this.#agent.destroy(), this.#streamAgent.destroy(), ...this.#calls.values()]);
+    const agents = [...Object.values(this.#agents), this.#streamAgent];
+    await Promise.all([...agents.map((agent) => agent.destroy()), ...this.#calls.values()]);
   }
 
   /**
@@ -240,7 +274,7 @@ export class KmsTransport {
     path: string,
     expected: readonly Expected[],
     body?: unknown,
-    retries = RETRIES_MAX,
+    { retries = RETRIES_MAX, lane = 'ordinary' }: CallOptions = {},
   ): Promise<Answer> {
     const { promise: over, resolve } = Promise.withResolvers<void>();
     const call = new AbortController();
@@ -248,7 +282,8 @@ export class KmsTransport {
     this.#calls.set(call, over);
     const timer = setTimeout(() => call.abort(), this.#deadlineMs);
     try {
-      return await this.#retry(() => this.#try(method, path, expected, body, signal), retries, signal);
+      const asked = { method, path, expected, body, signal, dispatcher: this.#agents[lane] };
+      return await this.#retry(() => this.#try(asked), retries, signal);
     } catch (error) {
       if (error instanceof AppError) throw error;
       if (!this.#isClosing)
@@ -257,9 +292,8 @@ export class KmsTransport {
           'call to BunKMS failed',
         );
       const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
-      const isRefused = error instanceof TryFailed && error.isRefusal;
       throw new AppError('kms_unavailable', {
-        cause: isRefused ? new KeyRefused(error.message) : error,
+        cause: causeOf(error),
         retryAfterS: retryAfterS ?? RETRY_AFTER_S,
       });
     } finally {
@@ -290,14 +324,9 @@ export class KmsTransport {
     }
   }
 
-  async #try(
-    method: Method,
-    path: string,
-    expected: readonly Expected[],
-    body: unknown,
-    signal: AbortSignal,
-  ): Promise<Answer> {
-    const reply = await this.#withReceipts((sent) => this.#send(method, path, expected, body, signal, sent));
+  async #try(call: Call): Promise<Answer> {
+    const { expected } = call;
+    const reply = await this.#withReceipts((sent) => this.#send(call, sent));
     const { status, refusal } = reply;
     const retryAfterS = retryAfterOf(reply.headers['retry-after']);
     const code = refusal?.code;
@@ -306,31 +335,25 @@ export class KmsTransport {
     const verdict = code === undefined ? undefined : VERDICTS[code];
     if (verdict !== undefined)
       throw new AppError(verdict, {
-        cause: new Error(`BunKMS answered ${code}`),
+        cause: outsideFailureOf(refusal) ?? new Error(`BunKMS answered ${code}`),
         storage: refusal?.storage,
         ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
       });
-    // A sealed service needs its operator, so it does not recover within the deadline.
-    const retryable = [429, 502, 503, 504].includes(status) && code !== 'sealed';
+    const retryable = [429, 502, 503, 504].includes(status) && !FINAL.has(code ?? '');
     throw new TryFailed(answerLine(status, code, reply.receipts), retryable, {
+      cause: outsideFailureOf(refusal),
       retryAfterS,
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
   }
 
   /** @param receipts the header to send. @throws TryFailed without an answer. */
-  async #send(
-    method: Method,
-    path: string,
-    expected: readonly Expected[],
-    body: unknown,
-    signal: AbortSignal,
-    receipts: string | undefined,
-  ): Promise<Reply<Buffer>> {
+  async #send(call: Call, receipts: string | undefined): Promise<Reply<Buffer>> {
+    const { method, path, expected, body, signal, dispatcher } = call;
     const measure = this.#options.skew?.begin();
     try {
       const response = await request(new URL(path, this.#options.url), {
-        dispatcher: this.#agent,
+        dispatcher,
         method,
         signal,
         headers: {
@@ -370,6 +393,18 @@ export class KmsTransport {
     kept?.forget(sent);
     return { ...(await send(undefined)), receipts: undefined };
   }
+}
+
+/** Why there was no usable answer, for callers that tell causes apart. */
+function causeOf(error: unknown): unknown {
+  if (!(error instanceof TryFailed)) return error;
+  if (error.isRefusal) return new KeyRefused(error.message);
+  return error.cause instanceof OutsideKeyFailed ? error.cause : error;
+}
+
+function outsideFailureOf(refusal: Refusal | undefined): OutsideKeyFailed | undefined {
+  if (refusal?.outside_key === undefined || !OUTSIDE_FAILURES.has(refusal.code)) return undefined;
+  return new OutsideKeyFailed(`BunKMS answered ${refusal.code}`, refusal.outside_key);
 }
 
 /**

@@ -11,7 +11,12 @@ function effectsOf(event: KmsEvent): string[] {
   applyEvent(event, {
     storage: { id: HERE, tookOver: note('taken over') },
     deletion: { requestCheck: note('check for deletions') },
-    keys: { revalidate: note('revalidate'), revalidateAll: note('revalidate all'), evict: note('evict') },
+    keys: {
+      revalidate: note('revalidate'),
+      revalidateAll: note('revalidate all'),
+      evict: note('evict'),
+      expectOutside: note('expect an outside key of'),
+    },
     instances: { sweep: note('sweep') },
     revoked: { add: note('revoke') },
     feed: { end: note('end feed of') },
@@ -29,7 +34,9 @@ describe('an event of BunKMS', () => {
         ? ['revalidate p']
         : type === 'key.enable'
           ? []
-          : ['evict p', 'sweep', 'end feed of p'];
+          : type === 'key.attach'
+            ? ['evict p', 'expect an outside key of p', 'sweep', 'end feed of p']
+            : ['evict p', 'sweep', 'end feed of p'];
     expect(effectsOf({ type, name: 'p-dek' })).toEqual(effects);
     expect(effectsOf({ type, name: 'no-project' })).toEqual([]);
   });

@@ -7,7 +7,7 @@ import type { InstanceManager } from './instance-manager.ts';
 
 export interface EventTargets {
   readonly storage: Pick<StorageGeneration, 'id' | 'tookOver'>;
-  readonly keys: Pick<KeyCache, 'revalidate' | 'revalidateAll' | 'evict'>;
+  readonly keys: Pick<KeyCache, 'revalidate' | 'revalidateAll' | 'evict' | 'expectOutside'>;
   readonly instances: Pick<InstanceManager, 'sweep'>;
   readonly revoked: Pick<RevokedTokens, 'add'>;
   /** Waiters for the changes of a project. */
@@ -51,6 +51,7 @@ export function applyEvent(event: KmsEvent, targets: EventTargets): void {
       if (event.type === 'key.rotate') keys.revalidate(project);
       else {
         keys.evict(project);
+        if (event.type === 'key.attach') keys.expectOutside(project);
         instances.sweep();
         feed.end(project);
       }

@@ -314,8 +314,11 @@ export class InstanceManager implements AsyncDisposable {
     let slot: Hold | undefined;
     let lease: InstanceLease | undefined;
     try {
-      using _place = await this.#places.take(key, 1);
-      const opened = await (mode === 'create' ? projects.openOrCreate(project) : projects.open(project));
+      using place = await this.#places.take(key, 1);
+      // A customer's service may hang, and others shall not wait for it.
+      const leave = () => place[Symbol.dispose]();
+      const opened =
+        mode === 'create' ? await projects.openOrCreate(project, leave) : await projects.open(project, leave);
       // It takes no slot and evicts no project.
       if (opened === undefined) return undefined;
       keys.hold(project);

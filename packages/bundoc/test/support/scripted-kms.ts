@@ -7,8 +7,7 @@ import { keyCheckValue } from '@bundoc/shared/crypto/aead';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { afterEach } from 'vitest';
-import { KmsClient } from '../../src/kms/client.ts';
-import type { KmsTransportOptions } from '../../src/kms/transport.ts';
+import { KmsClient, type KmsClientOptions } from '../../src/kms/client.ts';
 
 export type Script = (request: IncomingMessage, response: ServerResponse, call: number) => void;
 /** A request that the server got. */
@@ -25,7 +24,7 @@ export const cleanups: (() => Promise<void>)[] = [];
 /** A server with scripted answers, and a client of it. */
 export async function startScripted(
   script: Script,
-  options: Pick<KmsTransportOptions, 'streamSilentMs' | 'receipts' | 'skew' | 'deadlineMs'> = {},
+  options: Pick<KmsClientOptions, 'streamSilentMs' | 'receipts' | 'skew' | 'deadlineMs' | 'outside'> = {},
 ) {
   let calls = 0;
   const seen: Seen[] = [];

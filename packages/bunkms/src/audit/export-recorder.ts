@@ -3,6 +3,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import { PROBLEMS, type ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import type { Clock } from '@bundoc/shared/runtime/clock';
+import type { CallFacts } from '../outside/port.ts';
 import type { Caller } from '../records/caller.ts';
 import type { AuditDraft } from '../records/chain.ts';
 import { draftNow } from '../records/draft-now.ts';
@@ -28,8 +29,8 @@ export interface Release {
   readonly leaseTtlMs: number;
   /** The storage that it is released to, if any. */
   readonly storage: string | undefined;
-  /** How long the outside key of its customer took, milliseconds; undefined without one. */
-  readonly outsideMs: number | undefined;
+  /** The call of an outside key; empty when none was asked. */
+  readonly outside: CallFacts;
 }
 
 /** A refused or failed export. The key and version are those of its target, as audit records name them. */
@@ -39,6 +40,12 @@ export interface FailedExport {
   readonly code: ProblemCode;
   /** The network of a caller without a confirmed token; undefined for one with a valid token. */
   readonly network: string | undefined;
+  /** The outside key that refused it, and its call; undefined for none. */
+  readonly outside: (CallFacts & { readonly key: string }) | undefined;
+}
+
+function detailOf({ ms, requestId }: CallFacts) {
+  return defined({ outside_ms: ms, outside_request_id: requestId });
 }
 
 /** Records and counts every access to export. Each has one CRITICAL record, whether it succeeds or not. */
@@ -58,7 +65,7 @@ export class ExportRecorder {
    */
   async release(release: Release, caller: Caller, condition: AuditCondition): Promise<AuditReceipt> {
     const { audit, metrics, logger } = this.#options;
-    const { keyId, name, version, leaseTtlMs, storage, outsideMs } = release;
+    const { keyId, name, version, leaseTtlMs, storage, outside } = release;
     const outcome = 'allowed';
     const receipt = await audit.append(
       {
@@ -66,7 +73,8 @@ export class ExportRecorder {
         detail: {
           key_id: keyId,
           lease_ttl_ms: leaseTtlMs,
-          ...defined({ storage, outside_ms: outsideMs }),
+          ...defined({ storage }),
+          ...detailOf(outside),
         },
       },
       condition,
@@ -86,12 +94,14 @@ export class ExportRecorder {
    * @returns for a caller with a valid token, when the record is durable or is in the log instead. The answer
    *   waits for it, so that no caller makes records faster than the chain takes them.
    */
-  failed({ key, version, code, network }: FailedExport, caller: Caller): Promise<void> | undefined {
+  failed({ key, version, code, network, outside }: FailedExport, caller: Caller): Promise<void> | undefined {
     const { metrics, refusals } = this.#options;
     const hasFailed = PROBLEMS[code].status >= 500 || code === 'key_not_found';
     const outcome = hasFailed ? 'failed' : 'refused';
     metrics.exports.inc({ outcome });
-    const record: AuditDraft = { ...this.#draft(caller, outcome, { key, version }), code };
+    const detail = outside && { outside: outside.key, ...detailOf(outside) };
+    const draft = this.#draft(caller, outcome, { key, version });
+    const record: AuditDraft = { ...draft, code, ...defined({ detail }) };
     if (network === undefined) return refusals.named(record);
     refusals.anonymous(network, record);
     return undefined;

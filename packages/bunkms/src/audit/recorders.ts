@@ -1,4 +1,5 @@
 import { defined } from '@bundoc/shared/contract/defined';
+import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { AuditDraft } from '../records/chain.ts';
 import { KeyUses } from './key-uses.ts';
@@ -7,6 +8,13 @@ import { BoundedRefusals } from './refusals.ts';
 
 /** Networks of strangers that are recorded separately within a minute. Anybody may have many. */
 const NETWORKS_MAX = 8;
+/** Keys whose refusals by outside keys are counted separately within a minute. */
+const KEYS_MAX = 4_096;
+const OUTSIDE_CODES: ReadonlySet<string> = new Set([
+  'outside_key_denied',
+  'outside_key_unavailable',
+  'outside_key_changed',
+] satisfies ProblemCode[]);
 
 /** Receives records of refused and failed requests. Must not throw; callers do not wait for it. */
 export interface RefusalSink {
@@ -28,7 +36,10 @@ export interface ExportRefusalSink {
  */
 export class AuditRecorders {
   readonly uses: KeyUses;
-  /** For exports: each call with a valid token has a separate record. */
+  /**
+   * For exports: each call with a valid token has a separate record. Only refusals by an outside key after
+   * the first of a minute and key are counted: its holder decides how many there are.
+   */
   readonly exports: ExportRefusalSink;
   /** For encryption: failures are cheap to cause there, so callers with a valid token are counted too. */
   readonly crypto: RefusalSink;
@@ -41,8 +52,24 @@ export class AuditRecorders {
     const strangers = new BoundedRefusals({ clock, write, max: NETWORKS_MAX });
     const cryptoStrangers = new BoundedRefusals({ clock, write, max: NETWORKS_MAX });
     this.uses = new KeyUses({ audit, clock });
+    let written: Promise<void> | undefined;
+    const outside = new BoundedRefusals({
+      clock,
+      max: KEYS_MAX,
+      singlyMax: 1,
+      byKey: true,
+      write: (record) => {
+        written = audit.record(record);
+      },
+    });
     this.exports = {
-      named: (record) => audit.record(record),
+      named: (record) => {
+        const { actor, jti, code } = record;
+        if (!OUTSIDE_CODES.has(code ?? '')) return audit.record(record);
+        written = undefined;
+        outside.record(defined({ actor, jti }), record);
+        return written;
+      },
       anonymous: (source, record) => strangers.record({ source }, record),
     };
     this.crypto = {
@@ -52,7 +79,7 @@ export class AuditRecorders {
       },
       anonymous: (source, record) => cryptoStrangers.record({ source }, record),
     };
-    this.#minutes = [this.uses, callers, strangers, cryptoStrangers].map(({ minutes }) => minutes);
+    this.#minutes = [this.uses, callers, strangers, cryptoStrangers, outside].map(({ minutes }) => minutes);
   }
 
   /** Closes all minutes now, so that a shutdown loses no count. */

@@ -101,6 +101,27 @@ describe('refusals', () => {
     ]);
   });
 
+  it('of one key and code are counted together if that is wanted, for a bounded number of keys', () => {
+    refusals = new BoundedRefusals({
+      clock,
+      max: 2,
+      singlyMax: 1,
+      byKey: true,
+      write: (record) => written.push(record),
+    });
+    const refused = { ...single, code: 'outside_key_denied' } as const;
+    for (const key of ['a', 'b', 'c', 'd'])
+      for (let time = 0; time < 5; time++)
+        refusals.record({ actor: 'app', jti: 'token-1' }, { ...refused, key });
+    expect(written.map(({ key }) => key)).toEqual(['a', 'b', 'c']);
+    refusals.minutes.flush();
+    expect(written.slice(3).map(({ key, code, detail }) => [key, code, detail?.['count']])).toEqual([
+      ['a', 'outside_key_denied', 4],
+      ['b', 'outside_key_denied', 4],
+      [undefined, undefined, 9],
+    ]);
+  });
+
   it('make room for new tokens once the minutes of the old ones have passed', () => {
     for (let number = 0; number < 1_024; number++) refuse(`10.0.${number >> 8}.${number & 255}`, 1);
     clock.advance(60_000);

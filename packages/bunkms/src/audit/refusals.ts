@@ -6,6 +6,10 @@ import { draftNow } from '../records/draft-now.ts';
 
 export interface RefusalsOptions {
   readonly clock: Clock;
+  /** Refusals of one caller within a minute that get separate records; {@link SINGLY_MAX} by default. */
+  readonly singlyMax?: number;
+  /** Whether refusals of one key and code are counted together; by default, those of one action. */
+  readonly byKey?: boolean;
   /** Callers and actions that are counted separately at the same time; that of {@link Minutes} by default. */
   readonly max?: number;
   /** Receives the records; must not throw. */
@@ -27,8 +31,8 @@ interface Refusals {
 }
 
 /**
- * Records refusals. For each caller and action, up to ten per minute have separate records. The others share
- * one record with their count at the end of the minute. So every refusal is in the chain, and nobody can fill
+ * Records refusals. For each caller and action, or key, some per minute have separate records. The others
+ * share one record with their count at the end of the minute. So every refusal is in the chain, and nobody can fill
  * the disk with them.
  *
  * Memory, and the records of many callers, are bounded: callers without room in {@link Minutes} are one.
@@ -47,7 +51,7 @@ export class BoundedRefusals {
   /** @param count how many refusals `draft` stands for. */
   record(who: Refused, draft: AuditDraft, count = 1): void {
     const refusals = this.#refusalsOf(who, draft);
-    if (refusals.singly < SINGLY_MAX) {
+    if (refusals.singly < (this.#options.singlyMax ?? SINGLY_MAX)) {
       refusals.singly++;
       this.#options.write(draft);
     } else refusals.counted += count;
@@ -55,17 +59,26 @@ export class BoundedRefusals {
 
   #refusalsOf(who: Refused, draft: AuditDraft): Refusals {
     const owner = String(who.jti ?? who.source);
-    const running = this.minutes.get(owner, draft.action);
+    const name = this.#isByKey(who) ? `${draft.code} ${draft.key}` : draft.action;
+    const running = this.minutes.get(owner, name);
     if (running !== undefined) return running;
     const refusals = { who, first: draft, singly: 0, counted: 0 };
-    const hasRoom = this.minutes.begin(owner, draft.action, refusals);
+    const hasRoom = this.minutes.begin(owner, name, refusals);
     return hasRoom || who === OTHER_CALLERS ? refusals : this.#refusalsOf(OTHER_CALLERS, draft);
+  }
+
+  /** The refusals of those without room are not told apart, so their number is bounded. */
+  #isByKey(who: Refused): boolean {
+    return this.#options.byKey === true && who !== OTHER_CALLERS;
   }
 
   #count({ value: { who, first, counted }, since }: Minute<Refusals>): void {
     if (counted === 0) return;
-    const { severity, action } = first;
+    const { severity, action, outcome, key, code } = first;
+    const common = this.#isByKey(who)
+      ? { outcome, ...defined({ key, code }) }
+      : { outcome: 'refused' as const };
     const detail = { count: counted, since };
-    this.#options.write(draftNow(this.#options, who, action, { severity, outcome: 'refused', detail }));
+    this.#options.write(draftNow(this.#options, who, action, { severity, ...common, detail }));
   }
 }

@@ -84,7 +84,9 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { keys, limits, receipts } = services();
       limits.takeExport(subjectOf(request), name);
-      const { dek, facts } = await exportKey(keys, { name, version, acting }, callerOf(request));
+      const beforeOutside = () => limits.takeOutsideExport(subjectOf(request), name);
+      const asked = { name, version, acting, beforeOutside };
+      const { dek, facts } = await exportKey(keys, asked, callerOf(request));
       let body: Buffer;
       try {
         body = encodeExportedKey(facts, dek);

@@ -70,6 +70,8 @@ export class Limits {
   readonly #reads: RateLimit;
   /** By subject, and by key. */
   readonly #exports: readonly [RateLimit, RateLimit];
+  /** Exports that ask outside keys, by subject. */
+  readonly #outsideExports: RateLimit;
   readonly #crypto: readonly [RateLimit, RateLimit];
   /** The destructions for all clients of a storage, by its service token. */
   readonly #shreds: RateLimit;
@@ -80,6 +82,7 @@ export class Limits {
     const perSecond = (rate: number, burstS = BURST_S) => limit(rate, rate * burstS);
     this.#reads = perSecond(rates.readsPerToken);
     this.#exports = [perSecond(rates.exportsPerToken), perSecond(rates.exportsPerKey)];
+    this.#outsideExports = perSecond(rates.exportsPerToken);
     this.#crypto = [perSecond(rates.cryptoPerToken), perSecond(rates.cryptoPerKey)];
     this.#shreds = perSecond(rates.destructionsPerToken * CLIENTS_OF_STORAGE, DESTRUCTION_BURST_S);
     this.#actions = {
@@ -104,6 +107,17 @@ export class Limits {
   takeExport(subject: string, keyName: string): void {
     const [bySubject, byKey] = this.#exports;
     takeFromAll([[bySubject, subject] as const, [byKey, keyName] as const], 1);
+  }
+
+  /**
+   * Counts an export that {@link takeExport} has counted among those that ask outside keys. They have a rate
+   * of their own, as high, so that retries while a customer's service is away use up no other exports.
+   */
+  takeOutsideExport(subject: string, keyName: string): void {
+    const [bySubject, byKey] = this.#exports;
+    bySubject.charge(subject, -1);
+    byKey.charge(keyName, -1);
+    takeFromAll([[this.#outsideExports, subject] as const, [byKey, keyName] as const], 1);
   }
 
   takeCrypto(subject: string, keyName: string, items: number): void {

@@ -1,12 +1,12 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { ExportedKeyFacts } from '@bundoc/shared/crypto/exported-key';
 import type { ExportRecorder } from '../audit/export-recorder.ts';
 import type { Caller } from '../records/caller.ts';
-import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
-import { formatOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
+import type { KeyRecord } from '../records/key-record.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
 import { leaseIdOf } from './leases.ts';
-import { openDek } from './open-dek.ts';
+import { type OutsideAsking, openDek } from './open-dek.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type KeyDeps, readStoredKey, stampOf, versionNotFound, versionOf } from './stored-key.ts';
 
@@ -28,6 +28,8 @@ export interface ExportRequest {
   readonly version?: number | undefined;
   /** The acting storage, if any: then only keys that it holds are released. */
   readonly acting?: ActingStorage | undefined;
+  /** Called once, before an outside key is asked. What it throws refuses the export. */
+  readonly beforeOutside?: (() => void) | undefined;
 }
 
 /** Maximum retries for a key that changes during one export. */
@@ -56,9 +58,14 @@ export async function exportKey(
   request: ExportRequest,
   caller: Caller,
 ): Promise<ReleasedKey> {
+  let isCounted = false;
+  const beforeOutside = () => {
+    if (!isCounted) request.beforeOutside?.();
+    isCounted = true;
+  };
   for (let round = 0; round < ROUNDS_MAX; round++) {
     try {
-      return await tryExport(deps, request, caller);
+      return await tryExport(deps, { ...request, beforeOutside }, caller);
     } catch (error) {
       if (!hasCode(error, 'precondition_failed')) throw error;
     }
@@ -80,9 +87,8 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   if (number > record.version) throw versionNotFound(record);
   const version = versionOf(key, number, deps.logger);
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
-  const begunMs = deps.clock.monotonic();
-  const dek = await openDek(deps, record, version);
-  const outsideMs = isOutside(version) ? Math.round(deps.clock.monotonic() - begunMs) : undefined;
+  const asking: OutsideAsking = defined({ before: request.beforeOutside });
+  const dek = await openDek(deps, record, version, asking);
   const leaseTtlMs = leaseOf(deps.leaseTtlMs, record);
   try {
     const receipt = await deps.exports.release(
@@ -92,7 +98,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
         version: version.version,
         leaseTtlMs,
         storage: storage?.id,
-        outsideMs,
+        outside: asking,
       },
       caller,
       { jti: caller.jti, key: stampOf(record), storage },
@@ -104,6 +110,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
       version: version.version,
       kcv: version.kcv,
       wrapped_b64: Buffer.from(version.wrapped).toString('base64'),
+      ...defined({ outside_key: asking.key }),
       lease: { id: leaseIdOf(receipt), ttl_ms: leaseTtlMs },
       audit: receipt,
     };
@@ -112,11 +119,6 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
     dek.fill(0);
     throw error;
   }
-}
-
-/** Whether an outside key was asked. */
-function isOutside({ wrapped }: KeyVersionRecord): boolean {
-  return formatOf(wrapped) === OUTSIDE_FORMAT;
 }
 
 /** A customer who takes an outside key back knows when the last released key ends. */

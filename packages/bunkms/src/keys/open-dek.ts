@@ -1,9 +1,16 @@
 import { createSecretKey } from 'node:crypto';
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { keyCheckValue, OpenError } from '@bundoc/shared/crypto/aead';
 import type { Logger } from '@bundoc/shared/logs/logger';
-import { type OutsideFault, type OutsideKey, OutsideKeyError, type OutsideKeyPort } from '../outside/port.ts';
+import {
+  type CallFacts,
+  type OutsideFault,
+  type OutsideKey,
+  OutsideKeyError,
+  type OutsideKeyPort,
+} from '../outside/port.ts';
 import type { KeyOutside, KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { formatOf, kekIdOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
 import { decodeOutsideDek, type OutsideDek, openUnderShare } from '../vault/outside-dek.ts';
@@ -67,9 +74,18 @@ function requireOwnLayer({ vault, logger }: OpenDeps, name: string, version: Key
   }
 }
 
+/** How an outside key is asked for a version. */
+export interface OutsideAsking extends CallFacts {
+  /** Called before it is asked. What it throws ends the opening. */
+  readonly before?: () => void;
+  /** Its name, once it was found. */
+  key?: string;
+}
+
 /**
  * Opens a version for use. The outside key that protects it is asked, once.
  *
+ * @param asking gets the facts of that call.
  * @returns the raw DEK, which the caller wipes.
  * @throws AppError `key_damaged`; `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`.
  */
@@ -77,14 +93,17 @@ export async function openDek(
   deps: OpenDeps & { readonly outside: Outside },
   { name, outside: attached }: Pick<KeyRecord, 'name' | 'outside'>,
   version: KeyVersionRecord,
+  asking: OutsideAsking = {},
 ): Promise<Buffer> {
   const own = requireOwnLayer(deps, name, version);
   if ('dek' in own) return own.dek;
   const { outside } = own;
+  asking.before?.();
   const key = await findAttached(deps.outside, outside.outside, attached);
+  asking.key = key.name;
   const { keyId, version: number, kcv } = version;
   try {
-    const share = await key.unwrap(outside.blob);
+    const share = await key.unwrap(outside.blob, asking);
     return checked(openUnderShare(share, outside, { keyId, name, version: number }), kcv);
   } catch (error) {
     if (error instanceof OpenError || (error instanceof OutsideKeyError && error.fault === 'damaged'))
@@ -106,10 +125,16 @@ export async function findAttached(
     throw outsideRefusal(name, error);
   });
   if (key === undefined)
-    throw new AppError('outside_key_unavailable', { detail: `no entry here has the name ${name}` });
+    throw new AppError('outside_key_unavailable', {
+      detail: `no entry here has the name ${name}`,
+      outsideKey: name,
+    });
   // Versions of an earlier attachment tell by themselves whether they open.
   if (attached?.key === name && attached.identity !== key.identity)
-    throw new AppError('outside_key_changed', { detail: `the entry ${name} names another key than before` });
+    throw new AppError('outside_key_changed', {
+      detail: `the entry ${name} names another key than before`,
+      outsideKey: name,
+    });
   return key;
 }
 
@@ -122,8 +147,14 @@ const REFUSALS: Readonly<Record<OutsideFault, ProblemCode>> = {
 /** The refusal for a call of an outside key that failed. Its detail names the key, not why. */
 export function outsideRefusal(name: string, error: unknown): AppError {
   if (error instanceof AppError) return error;
-  const code = error instanceof OutsideKeyError ? REFUSALS[error.fault] : 'outside_key_unavailable';
-  return new AppError(code, { detail: `the outside key is ${name}`, cause: error });
+  const failure = error instanceof OutsideKeyError ? error : undefined;
+  const code = failure === undefined ? 'outside_key_unavailable' : REFUSALS[failure.fault];
+  return new AppError(code, {
+    detail: `the outside key is ${name}`,
+    outsideKey: name,
+    cause: error,
+    ...defined({ retryAfterS: code === 'outside_key_unavailable' ? failure?.retryAfterS : undefined }),
+  });
 }
 
 /** The outside key that protects a version; undefined for none. @throws AppError `key_damaged`. */

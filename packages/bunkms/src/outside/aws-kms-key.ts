@@ -1,10 +1,16 @@
 import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { readAwsCredentials } from './aws-credentials.ts';
-import { AwsHttp, type KmsCallOptions, type KmsClient, type KmsSdk } from './aws-kms-sdk.ts';
+import { AwsHttp, type KmsAnswer, type KmsCallOptions, type KmsClient, type KmsSdk } from './aws-kms-sdk.ts';
 import { HttpAgent } from './http-agent.ts';
 import { quoted } from './http-calls.ts';
 import { importOptional } from './optional-package.ts';
-import { type OutsideFault, OutsideKeyError, type OutsideProvider } from './port.ts';
+import {
+  type CallFacts,
+  type OutsideFault,
+  OutsideKeyError,
+  type OutsideProvider,
+  requestIdOf,
+} from './port.ts';
 
 export interface AwsKmsKeyOptions {
   /** Of a key, not of an alias. */
@@ -63,10 +69,10 @@ export class AwsKmsKey implements OutsideProvider {
     return bytesOf(answer.CiphertextBlob);
   }
 
-  async unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+  async unwrap(blob: Uint8Array, signal: AbortSignal, facts?: CallFacts): Promise<Buffer> {
     // Without the id, KMS would open the bytes with any key that our credential may use.
     const input = { KeyId: this.realName, CiphertextBlob: blob };
-    const answer = await this.#ask(signal, (client, options) => client.decrypt(input, options));
+    const answer = await this.#ask(signal, (client, options) => client.decrypt(input, options), facts);
     return bytesOf(answer.Plaintext);
   }
 
@@ -83,9 +89,10 @@ export class AwsKmsKey implements OutsideProvider {
     await this.#agent[Symbol.asyncDispose]();
   }
 
-  async #ask<A>(
+  async #ask<A extends KmsAnswer>(
     signal: AbortSignal,
     call: (client: KmsClient, options: KmsCallOptions) => Promise<A>,
+    facts: CallFacts = {},
   ): Promise<A> {
     const client = this.#currentClient();
     // Apart from the call: an "access denied" of STS or of single sign-on concerns our credential, not the
@@ -96,8 +103,11 @@ export class AwsKmsKey implements OutsideProvider {
       });
     });
     try {
-      return await call(client, { abortSignal: signal });
+      const answer = await call(client, { abortSignal: signal });
+      facts.requestId = requestIdOf(answer.$metadata?.requestId);
+      return answer;
     } catch (error) {
+      facts.requestId = requestIdOf((error as KmsAnswer).$metadata?.requestId);
       throw error instanceof OutsideKeyError ? error : refusalOf(error);
     }
   }

@@ -23,16 +23,21 @@ export interface KmsCallOptions {
   readonly abortSignal: AbortSignal;
 }
 
+/** What the SDK adds to answers and errors. */
+export interface KmsAnswer {
+  readonly $metadata?: { readonly requestId?: string | undefined } | undefined;
+}
+
 export interface KmsClient {
   readonly config: { readonly credentials: () => Promise<unknown> };
   encrypt(
     input: { KeyId: string; Plaintext: Uint8Array },
     options: KmsCallOptions,
-  ): Promise<{ readonly CiphertextBlob?: Uint8Array | undefined }>;
+  ): Promise<KmsAnswer & { readonly CiphertextBlob?: Uint8Array | undefined }>;
   decrypt(
     input: { KeyId: string; CiphertextBlob: Uint8Array },
     options: KmsCallOptions,
-  ): Promise<{ readonly Plaintext?: Uint8Array | undefined }>;
+  ): Promise<KmsAnswer & { readonly Plaintext?: Uint8Array | undefined }>;
   destroy(): void;
 }
 

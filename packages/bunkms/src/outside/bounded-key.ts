@@ -6,6 +6,8 @@ import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import {
   BLOB_BYTES_MAX,
   CALL_MS,
+  type CallFacts,
+  type OutsideFault,
   type OutsideKey,
   OutsideKeyError,
   type OutsideProvider,
@@ -15,12 +17,29 @@ import {
 /** Calls of one key at the same time, and those that wait for them. Others are refused at once. */
 const CALLS_MAX = 8;
 const WAITING_MAX = 64;
+/** A call that ran for so long without an answer hangs; others may have had too little time left. */
+const HANGS_AFTER_MS = CALL_MS / 2;
+/** When another call may succeed, seconds: as long as calls have failed, within these bounds. */
+const RETRY_AFTER_S = { min: 1, max: 15 };
 /** All calls of one key have one account. */
 const OF_KEY = { subject: '', project: '' };
 
+export const CALL_OUTCOMES = ['ok', 'denied', 'unavailable', 'damaged'] as const satisfies (
+  | 'ok'
+  | OutsideFault
+)[];
+export type CallOutcome = (typeof CALL_OUTCOMES)[number];
+
+export interface BoundedKeyOptions {
+  readonly clock?: Clock;
+  /** Called at the end of each call, with its time in milliseconds. */
+  readonly onCall?: ((outcome: CallOutcome, ms: number) => void) | undefined;
+}
+
 /**
- * Bounds the calls of one key in number and time, so that a slow key delays no other. It holds its provider
- * to the sizes of the port, and believes a refusal only while our own credential works.
+ * Bounds the calls of one key in number and time, so that a slow key delays no other. While its provider
+ * hangs, one call at a time tries it, and others are refused at once. It holds its provider to the sizes of
+ * the port, and believes a refusal only while our own credential works.
  */
 export class BoundedKey implements OutsideKey, AsyncDisposable {
   readonly name: string;
@@ -28,12 +47,24 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
   readonly identity: string;
   readonly #provider: OutsideProvider;
   readonly #calls: Pool;
+  readonly #clock: Clock;
+  readonly #onCall: BoundedKeyOptions['onCall'];
+  /** Since when no call has had an answer. */
+  #awaySinceMs: number | undefined;
+  #hangs = false;
 
-  constructor(name: string, kind: string, provider: OutsideProvider, clock: Clock = systemClock) {
+  constructor(
+    name: string,
+    kind: string,
+    provider: OutsideProvider,
+    { clock = systemClock, onCall }: BoundedKeyOptions = {},
+  ) {
     this.name = name;
     this.kind = kind;
     this.identity = createHash('sha256').update(`${kind}\0${provider.realName}`).digest('hex');
     this.#provider = provider;
+    this.#clock = clock;
+    this.#onCall = onCall;
     const sizes = { capacity: CALLS_MAX, waitingMax: WAITING_MAX, waitMs: CALL_MS };
     this.#calls = new Pool({ name: 'calls of an outside key', ...sizes, clock });
   }
@@ -56,8 +87,8 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
     throw new OutsideKeyError('unavailable', `the wrapped secret has ${blob.length} bytes; ${most}`);
   }
 
-  async unwrap(blob: Uint8Array): Promise<Buffer> {
-    const secret = await this.#call((signal) => this.#provider.unwrap(blob, signal));
+  async unwrap(blob: Uint8Array, facts: CallFacts = {}): Promise<Buffer> {
+    const secret = await this.#call((signal) => this.#provider.unwrap(blob, signal, facts), facts);
     if (isSecret(secret)) return secret;
     secret.fill(0);
     throw new OutsideKeyError('damaged', 'what it unwraps is no secret of BunKMS');
@@ -75,8 +106,45 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
     await this.#provider[Symbol.asyncDispose]();
   }
 
-  /** Runs one call; its deadline covers the wait. A result that comes later is wiped. */
-  async #call(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
+  /** Runs one call, and notes how it ended. */
+  async #call(call: (signal: AbortSignal) => Promise<Buffer>, facts: CallFacts = {}): Promise<Buffer> {
+    const begunMs = this.#clock.monotonic();
+    let outcome: CallOutcome = 'unavailable';
+    try {
+      const result = await this.#inTime(call);
+      outcome = 'ok';
+      return result;
+    } catch (error) {
+      const failure = error as OutsideKeyError;
+      outcome = failure.fault;
+      failure.facts = facts;
+      failure.retryAfterS = this.#retryAfterS(outcome);
+      throw failure;
+    } finally {
+      if (outcome !== 'unavailable') this.#answered();
+      facts.ms = Math.round(this.#clock.monotonic() - begunMs);
+      this.#onCall?.(outcome, facts.ms);
+    }
+  }
+
+  /** It is asked less often the longer it is away. */
+  #retryAfterS(outcome: CallOutcome): number {
+    if (outcome !== 'unavailable') return RETRY_AFTER_S.min;
+    const nowMs = this.#clock.monotonic();
+    this.#awaySinceMs ??= nowMs;
+    const awayS = (nowMs - this.#awaySinceMs) / 1_000;
+    return Math.min(RETRY_AFTER_S.max, Math.max(RETRY_AFTER_S.min, Math.ceil(awayS)));
+  }
+
+  #answered(): void {
+    this.#awaySinceMs = undefined;
+    this.#hangs = false;
+  }
+
+  /** The deadline covers the wait. A result that comes later is wiped. @throws OutsideKeyError. */
+  async #inTime(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
+    if (this.#hangs && this.#calls.held > 0)
+      throw new OutsideKeyError('unavailable', 'it does not answer, and another call tries it');
     const signal = AbortSignal.timeout(CALL_MS);
     const { promise: late, reject } = Promise.withResolvers<never>();
     const giveUp = () => reject(signal.reason);
@@ -100,9 +168,13 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
 
   async #run(call: (signal: AbortSignal) => Promise<Buffer>, signal: AbortSignal): Promise<Buffer> {
     using _place = await this.#calls.take(OF_KEY, 1, signal);
+    const begunMs = this.#clock.monotonic();
     try {
       return await call(signal);
     } catch (error) {
+      // One that fails at once holds nothing up.
+      if (!signal.aborted) this.#hangs = false;
+      else if (this.#clock.monotonic() - begunMs >= HANGS_AFTER_MS) this.#hangs = true;
       // Many services refuse an expired credential of ours as they refuse the use of a key.
       if (error instanceof OutsideKeyError && error.fault === 'denied')
         await this.#provider.checkCredential(signal);

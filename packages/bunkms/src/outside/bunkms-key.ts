@@ -1,7 +1,13 @@
 import { base64Schema } from '@bundoc/shared/contract/base64';
 import { z } from 'zod';
 import { HttpCalls, quoted } from './http-calls.ts';
-import { BLOB_BYTES_MAX, OutsideKeyError, type OutsideProvider, SECRET_BYTES } from './port.ts';
+import {
+  BLOB_BYTES_MAX,
+  type CallFacts,
+  OutsideKeyError,
+  type OutsideProvider,
+  SECRET_BYTES,
+} from './port.ts';
 
 export interface BunkmsKeyOptions {
   /** Of the API listener of another BunKMS. */
@@ -47,13 +53,13 @@ export class BunkmsKey implements OutsideProvider {
 
   async wrap(secret: Uint8Array, signal: AbortSignal): Promise<Buffer> {
     const sent = { plaintext_b64: Buffer.from(secret).toString('base64') };
-    const { ciphertext_b64: text } = await this.#ask('encrypt', sent, encryptedSchema, signal);
+    const { ciphertext_b64: text } = await this.#ask('encrypt', sent, encryptedSchema, { signal });
     return Buffer.from(text, 'base64');
   }
 
-  async unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+  async unwrap(blob: Uint8Array, signal: AbortSignal, facts?: CallFacts): Promise<Buffer> {
     const sent = { ciphertext_b64: Buffer.from(blob).toString('base64') };
-    const { plaintext_b64: text } = await this.#ask('decrypt', sent, decryptedSchema, signal);
+    const { plaintext_b64: text } = await this.#ask('decrypt', sent, decryptedSchema, { signal, facts });
     return Buffer.from(text, 'base64');
   }
 
@@ -80,15 +86,16 @@ export class BunkmsKey implements OutsideProvider {
     operation: 'encrypt' | 'decrypt',
     sent: unknown,
     schema: S,
-    signal: AbortSignal,
+    { signal, facts = {} }: { readonly signal: AbortSignal; readonly facts?: CallFacts | undefined },
   ): Promise<z.infer<S>> {
-    const { status, body } = await this.#calls.call(
+    const { status, body, requestId } = await this.#calls.call(
       'POST',
       `/v1/${operation}/${this.#key}`,
       bearer,
       sent,
       signal,
     );
+    facts.requestId = requestId;
     const answer = status === 200 ? schema.safeParse(body) : undefined;
     if (answer?.success === true) return answer.data;
     const refusal = refusalSchema.safeParse(body).data;

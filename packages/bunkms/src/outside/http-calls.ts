@@ -3,9 +3,12 @@ import { stampOf } from '@bundoc/shared/files/file-stamp';
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import { printable } from '@bundoc/shared/logs/printable';
 import { request } from 'undici';
+import { z } from 'zod';
 import { HttpAgent, noAnswerOf, readOwn } from './http-agent.ts';
-import { OutsideKeyError } from './port.ts';
+import { OutsideKeyError, requestIdOf } from './port.ts';
 
+/** OpenBao, Vault and BunKMS name it so. */
+const idSchema = z.object({ request_id: z.string() });
 /** Characters of another service's message that ours quotes. */
 const QUOTED_MAX = 200;
 
@@ -22,6 +25,8 @@ export interface HttpAnswer {
   readonly status: number;
   /** The JSON of the body; undefined for any other body. */
   readonly body: unknown;
+  /** By which the service's own log names the call, if its answer says so. */
+  readonly requestId: string | undefined;
 }
 
 /**
@@ -67,7 +72,12 @@ export class HttpCalls implements AsyncDisposable {
           'unavailable',
           `the answer of ${new URL(url).origin} repeats what was sent`,
         );
-      return { status, body: parseJson(text) };
+      const answered = parseJson(text);
+      return {
+        status,
+        body: answered,
+        requestId: requestIdOf(idSchema.safeParse(answered).data?.request_id),
+      };
     } catch (error) {
       if (error instanceof OutsideKeyError) throw error;
       throw noAnswerOf(new URL(url).origin, error);

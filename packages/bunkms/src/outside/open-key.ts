@@ -1,10 +1,17 @@
-import { BoundedKey } from './bounded-key.ts';
+import { BoundedKey, type CallOutcome } from './bounded-key.ts';
 import type { OutsideEntry } from './entries.ts';
 import type { OutsideProvider } from './port.ts';
 
+/** Called at the end of each call of an outside key, with its name and the time in milliseconds. */
+export type CallListener = (name: string, outcome: CallOutcome, ms: number) => void;
+
 /** Opens the key of an entry. It asks its provider nothing yet. The caller closes it. */
-export async function openOutsideKey(name: string, entry: OutsideEntry): Promise<BoundedKey> {
-  return new BoundedKey(name, entry.kind, await providerOf(entry));
+export async function openOutsideKey(
+  name: string,
+  entry: OutsideEntry,
+  onCall?: CallListener,
+): Promise<BoundedKey> {
+  return new BoundedKey(name, entry.kind, await providerOf(entry), { onCall: onCall?.bind(undefined, name) });
 }
 
 /** Each provider is loaded when it is needed: most installations have none. */

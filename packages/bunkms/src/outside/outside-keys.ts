@@ -6,7 +6,7 @@ import { ConfigError } from '@bundoc/shared/process/config';
 import { every } from '@bundoc/shared/runtime/clock';
 import type { BoundedKey } from './bounded-key.ts';
 import { allowsKey, entryOfBirth, type OutsideEntries, type OutsideEntry, readEntries } from './entries.ts';
-import { openOutsideKey } from './open-key.ts';
+import { type CallListener, openOutsideKey } from './open-key.ts';
 import type { OutsideKey, OutsideKeyPort } from './port.ts';
 
 /** How often the file is checked, milliseconds. */
@@ -17,6 +17,15 @@ export interface OutsideKeysOptions {
   readonly file: string;
   readonly logger: Logger;
   readonly checkEveryMs?: number | undefined;
+  /** Counts the calls; commands do not. */
+  readonly calls?: OutsideCalls;
+}
+
+/** Counts calls by entry. */
+interface OutsideCalls {
+  /** The names of all entries, whenever the file was read. */
+  entries(names: readonly string[]): void;
+  readonly ended: CallListener;
 }
 
 /**
@@ -58,7 +67,7 @@ export class OutsideKeys implements OutsideKeyPort, AsyncDisposable {
     if (entry === undefined) return undefined;
     const before = this.#opened.get(name);
     if (before?.entry === entry) return await before.key;
-    const opened = { entry, key: openOutsideKey(name, entry) };
+    const opened = { entry, key: openOutsideKey(name, entry, this.#options.calls?.ended) };
     this.#opened.set(name, opened);
     // A package that was missing may be there the next time. Meanwhile the entry may have changed.
     opened.key.catch(() => {
@@ -77,7 +86,7 @@ export class OutsideKeys implements OutsideKeyPort, AsyncDisposable {
 
   async openFresh(name: string): Promise<BoundedKey | undefined> {
     const entry = this.#entries.get(name);
-    return entry === undefined ? undefined : await openOutsideKey(name, entry);
+    return entry === undefined ? undefined : await openOutsideKey(name, entry, this.#options.calls?.ended);
   }
 
   /** Reads the file again if it has changed. Runs periodically; tests call it directly. */
@@ -112,6 +121,7 @@ export class OutsideKeys implements OutsideKeyPort, AsyncDisposable {
       }),
     );
     this.#entries = kept;
+    this.#options.calls?.entries(this.names);
     for (const [name, { entry }] of this.#opened) if (kept.get(name) !== entry) void this.#close(name);
   }
 

@@ -17,6 +17,14 @@ export const CALL_MS = 1_500;
  */
 export type OutsideFault = 'denied' | 'unavailable' | 'damaged';
 
+/** What one call leaves for its record. */
+export interface CallFacts {
+  /** How long it took with its wait, milliseconds. */
+  ms?: number;
+  /** By which the provider's own log names the call; printable ASCII. */
+  requestId?: string | undefined;
+}
+
 export interface OutsideKeyErrorOptions extends ErrorOptions {
   /** What an operator can do, as in "put a token that works into token_file". */
   readonly remedy?: string | undefined;
@@ -29,12 +37,23 @@ export class OutsideKeyError extends Error {
   override readonly name = 'OutsideKeyError';
   readonly fault: OutsideFault;
   readonly remedy: string | undefined;
+  /** After which time another call may succeed, seconds. Undefined until the call has ended. */
+  retryAfterS: number | undefined;
+  /** Of the call that failed. */
+  facts: CallFacts = {};
 
   constructor(fault: OutsideFault, message: string, { remedy, ...options }: OutsideKeyErrorOptions = {}) {
     super(message, options);
     this.fault = fault;
     this.remedy = remedy;
   }
+}
+
+const REQUEST_ID = /^[\x20-\x7e]{1,128}$/;
+
+/** The id that a provider gave a call, if it is one that a record can hold. */
+export function requestIdOf(given: unknown): string | undefined {
+  return typeof given === 'string' && REQUEST_ID.test(given) ? given : undefined;
 }
 
 /** Cause and remedy of a call that failed, as one line. */
@@ -52,8 +71,11 @@ export interface OutsideProvider extends AsyncDisposable {
   readonly realName: string;
   /** @returns the wrapped secret. @throws OutsideKeyError. */
   wrap(secret: Uint8Array, signal: AbortSignal): Promise<Buffer>;
-  /** @returns the secret, which the caller wipes. @throws OutsideKeyError. */
-  unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer>;
+  /**
+   * @param facts gets the provider's id of the call, also if it fails.
+   * @returns the secret, which the caller wipes. @throws OutsideKeyError.
+   */
+  unwrap(blob: Uint8Array, signal: AbortSignal, facts?: CallFacts): Promise<Buffer>;
   /**
    * Resolves once a call need not wait for the start of a process, or that start has failed. Absent when
    * there is none.
@@ -75,8 +97,12 @@ export interface OutsideKey {
    * within {@link CALL_MS}.
    */
   wrap(secret: Uint8Array): Promise<Buffer>;
-  /** @returns the secret, which the caller wipes. @throws OutsideKeyError within {@link CALL_MS}. */
-  unwrap(blob: Uint8Array): Promise<Buffer>;
+  /**
+   * @param facts gets those of the call.
+   * @returns the secret, which the caller wipes. @throws OutsideKeyError within {@link CALL_MS}, with `facts`
+   *   and `retryAfterS`.
+   */
+  unwrap(blob: Uint8Array, facts?: CallFacts): Promise<Buffer>;
   /** Wraps and unwraps a random secret. @throws OutsideKeyError within twice {@link CALL_MS}. */
   check(): Promise<void>;
 }

@@ -2,7 +2,13 @@ import { base64Schema } from '@bundoc/shared/contract/base64';
 import { type Clock, systemClock } from '@bundoc/shared/runtime/clock';
 import { z } from 'zod';
 import { type HttpAnswer, HttpCalls, quoted } from './http-calls.ts';
-import { BLOB_BYTES_MAX, OutsideKeyError, type OutsideProvider, SECRET_BYTES } from './port.ts';
+import {
+  BLOB_BYTES_MAX,
+  type CallFacts,
+  OutsideKeyError,
+  type OutsideProvider,
+  SECRET_BYTES,
+} from './port.ts';
 
 export interface TransitKeyOptions {
   /** Of OpenBao or Vault, without `/v1`. */
@@ -53,13 +59,13 @@ export class TransitKey implements OutsideProvider {
 
   async wrap(secret: Uint8Array, signal: AbortSignal): Promise<Buffer> {
     const sent = { plaintext: Buffer.from(secret).toString('base64') };
-    const { data } = await this.#ask('encrypt', sent, wrappedSchema, signal);
+    const { data } = await this.#ask('encrypt', sent, wrappedSchema, { signal });
     return Buffer.from(data.ciphertext, 'latin1');
   }
 
-  async unwrap(blob: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+  async unwrap(blob: Uint8Array, signal: AbortSignal, facts?: CallFacts): Promise<Buffer> {
     const sent = { ciphertext: Buffer.from(blob).toString('latin1') };
-    const { data } = await this.#ask('decrypt', sent, unwrappedSchema, signal);
+    const { data } = await this.#ask('decrypt', sent, unwrappedSchema, { signal, facts });
     return Buffer.from(data.plaintext, 'base64');
   }
 
@@ -79,11 +85,12 @@ export class TransitKey implements OutsideProvider {
     operation: 'encrypt' | 'decrypt',
     sent: unknown,
     schema: S,
-    signal: AbortSignal,
+    { signal, facts = {} }: { readonly signal: AbortSignal; readonly facts?: CallFacts | undefined },
   ): Promise<z.infer<S>> {
     const { mount, key } = this.#options;
     const path = `/v1/${mount}/${operation}/${encodeURIComponent(key)}`;
     const answer = await this.#call('POST', path, sent, signal);
+    facts.requestId = answer.requestId;
     const read = answer.status === 200 ? schema.safeParse(answer.body) : undefined;
     if (read?.success !== true) {
       const remedy = remedyOf(answer, `${mount}/keys/${key}`, `${mount}/${operation}/${key}`);
@@ -124,7 +131,7 @@ export class TransitKey implements OutsideProvider {
  * The engine says 403 for a use that its policy denies, and 400 for all else: a key that is gone or was made
  * too new for the blob, and bytes that do not open. A proxy may say 403 too, but not in these words.
  */
-function faultOf({ status, body }: HttpAnswer): OutsideKeyError['fault'] {
+function faultOf({ status, body }: Pick<HttpAnswer, 'status' | 'body'>): OutsideKeyError['fault'] {
   const text = (errorsSchema.safeParse(body).data?.errors ?? []).join(' ');
   if (status === 403) return /permission denied/.test(text) ? 'denied' : 'unavailable';
   if (status !== 400) return 'unavailable';

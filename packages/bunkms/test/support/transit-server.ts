@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -30,6 +30,8 @@ export class TransitServer implements AsyncDisposable {
   readonly #policies = new Map<string, string>();
   /** Paths that were asked for, in order. */
   readonly asked: string[] = [];
+  /** The ids that it gave its answers to allowed requests, in order; what else it answers has none. */
+  readonly requestIds: string[] = [];
   /** Takes a request in place of the server. */
   intercept: ((request: IncomingMessage, response: ServerResponse) => void) | undefined;
   readonly #server: Server;
@@ -69,7 +71,13 @@ export class TransitServer implements AsyncDisposable {
     for await (const chunk of request) text += String(chunk);
     const { status, body } = this.#reply(request, text === '' ? {} : JSON.parse(text));
     response.writeHead(status, { 'content-type': 'application/json' });
-    response.end(body === undefined ? '' : JSON.stringify(body));
+    response.end(body === undefined ? '' : JSON.stringify(status === 200 ? this.#withId(body) : body));
+  }
+
+  #withId(body: unknown): object {
+    const id = randomUUID();
+    this.requestIds.push(id);
+    return { request_id: id, ...(body as object) };
   }
 
   #reply({ method, url = '', headers }: IncomingMessage, sent: Record<string, unknown>): TransitAnswer {

@@ -13,6 +13,8 @@ export interface AppErrorOptions extends ErrorOptions {
   readonly allow?: readonly string[];
   /** The storage that holds the requested key or project. */
   readonly storage?: string | undefined;
+  /** The outside key that was asked for it. */
+  readonly outsideKey?: string | undefined;
   /** When the refusal ends, ISO 8601. */
   readonly until?: string | undefined;
   /** Why the token is refused (401 only). For the log only, never for the answer. */
@@ -53,6 +55,7 @@ export class AppError extends Error {
   readonly errors: readonly FieldFault[] | undefined;
   readonly allow: readonly string[] | undefined;
   readonly storage: string | undefined;
+  readonly outsideKey: string | undefined;
   readonly until: string | undefined;
   readonly tokenFault: TokenFault | undefined;
 
@@ -68,6 +71,7 @@ export class AppError extends Error {
     this.errors = options.errors;
     this.allow = options.allow;
     this.storage = options.storage;
+    this.outsideKey = options.outsideKey;
     this.until = options.until;
     this.tokenFault = options.tokenFault;
   }

@@ -203,6 +203,8 @@ export const exportedKeySchema = z.object({
   version: z.int().positive(),
   kcv: z.string().regex(/^[0-9a-f]{32}$/),
   wrapped_b64: z.string(),
+  /** The outside key that was asked, if one protects this version as well. */
+  outside_key: outsideNameSchema.optional(),
   lease: z.object({ id: z.string(), ttl_ms: z.int().positive() }),
   audit: auditReceiptSchema,
 });

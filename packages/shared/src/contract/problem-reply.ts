@@ -58,7 +58,7 @@ export function problemOf(error: AppError, requestId: string): Problem {
     code: error.code,
     request_id: requestId,
     ...(error.errors === undefined ? {} : { errors: [...error.errors] }),
-    ...defined({ storage: error.storage, until: error.until }),
+    ...defined({ storage: error.storage, outside_key: error.outsideKey, until: error.until }),
   };
 }
 

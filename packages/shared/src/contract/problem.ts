@@ -109,7 +109,7 @@ export const fieldFaultSchema = z.object({
 });
 export type FieldFault = z.infer<typeof fieldFaultSchema>;
 
-/** The body of every refusal, `application/problem+json` (RFC 9457 with three extension members). */
+/** The body of every refusal, `application/problem+json` (RFC 9457 with extension members). */
 export const problemSchema = z.object({
   type: z.string(),
   title: z.string(),
@@ -120,6 +120,8 @@ export const problemSchema = z.object({
   errors: z.array(fieldFaultSchema).optional(),
   /** The storage that holds the key or the project. */
   storage: z.uuid().optional(),
+  /** The outside key that denies its use, or does not answer. */
+  outside_key: z.string().optional(),
   /** When the refusal ends. */
   until: z.iso.datetime().optional(),
 });

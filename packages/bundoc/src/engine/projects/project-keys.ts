@@ -2,16 +2,27 @@ import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import type { ProjectFile } from '@bundoc/shared/contract/project-file';
 import type { KeyCache } from '../../crypto/key-cache.ts';
+import { isUnderOutsideKey } from '../../kms/outside-keys.ts';
 import type { KeyService, LeasedKey } from '../../kms/port.ts';
 import type { LeasedKeys, ProjectKey } from './project-file.ts';
 
 /**
  * The current version of a project's key, and every other that its file lists and that was not destroyed.
  *
+ * @param beforeOutside called before an outside key of a customer is asked: that may take long.
  * @throws AppError `key_missing`, also when all versions that the file lists were destroyed;
  *   `project_unclaimed` when no storage holds the key; those of the key service.
  */
-export async function keysOfFile(keys: KeyCache, project: string, file: ProjectFile): Promise<LeasedKeys> {
+export async function keysOfFile(
+  keys: KeyCache,
+  project: string,
+  file: ProjectFile,
+  beforeOutside?: () => void,
+): Promise<LeasedKeys> {
+  if (file.versions.some(({ wrapped }) => isUnderOutsideKey(wrapped))) {
+    keys.expectOutside(project);
+    if (!keys.has(project)) beforeOutside?.();
+  }
   try {
     let current = await keys.get(project);
     if (file.versions.some(({ version }) => version > current.version)) {

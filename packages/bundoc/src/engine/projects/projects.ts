@@ -60,11 +60,14 @@ export interface ProjectExtent {
  * project opens.
  */
 export interface Projects extends DeletableProjects {
-  /** @returns undefined when there is no such project. Then nothing is created and no key is requested. */
-  open(project: string): Promise<OpenedProject | undefined>;
+  /**
+   * @param beforeOutside called before an outside key of a customer is asked: that may take long.
+   * @returns undefined when there is no such project. Then nothing is created and no key is requested.
+   */
+  open(project: string, beforeOutside?: () => void): Promise<OpenedProject | undefined>;
 
   /** Creates a project, or opens an existing one. When it resolves, the project is durable. */
-  openOrCreate(project: string): Promise<OpenedProject>;
+  openOrCreate(project: string, beforeOutside?: () => void): Promise<OpenedProject>;
 
   /**
    * Ids of projects, in the order of their characters. Does not check whether a project can be opened.

@@ -96,7 +96,7 @@ export class FileProjects implements Projects {
    * @throws AppError `project_destroyed`, `project_moving`, `project_elsewhere`, `project_damaged`,
    *   `key_missing`, `project_unclaimed`, or the error of the key service.
    */
-  async open(project: string): Promise<OpenedFolder | undefined> {
+  async open(project: string, beforeOutside?: () => void): Promise<OpenedFolder | undefined> {
     const directory = join(this.#options.directory, project);
     const names = (await this.#options.disk.list(directory)) ?? [];
     if (names.length === 0) return this.#absent(project);
@@ -108,7 +108,7 @@ export class FileProjects implements Projects {
       return this.#absent(project);
     }
     const file = parseProjectFile(project, content);
-    const keys = await keysOfFile(this.#options.keys, project, file);
+    const keys = await keysOfFile(this.#options.keys, project, file, beforeOutside);
     return { ...(await this.#brought(directory, file, keys)), entries: names };
   }
 
@@ -121,8 +121,8 @@ export class FileProjects implements Projects {
    *
    * @throws AppError as {@link open}.
    */
-  async openOrCreate(project: string): Promise<OpenedFolder> {
-    const existing = await this.open(project);
+  async openOrCreate(project: string, beforeOutside?: () => void): Promise<OpenedFolder> {
+    const existing = await this.open(project, beforeOutside);
     if (existing !== undefined) return existing;
     const { clock, disk, engine, storage } = this.#options;
     const made = await mintOrAdopt(this.#options.keys, project);

@@ -83,12 +83,12 @@ export class PostgresProjects implements Projects {
     });
   }
 
-  async open(project: string): Promise<OpenedProject | undefined> {
+  async open(project: string, beforeOutside?: () => void): Promise<OpenedProject | undefined> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const { text, head } = await this.#read(project);
       if (text === undefined) return undefined;
       const file = parseProjectFile(project, Buffer.from(text));
-      const keys = await keysOfFile(this.#options.keys, project, file);
+      const keys = await keysOfFile(this.#options.keys, project, file, beforeOutside);
       const [current] = keys;
       const isKnown = file.versions.some(({ version }) => version === current.version);
       // Proves that the key belongs to the project before anything about it is written.
@@ -109,8 +109,8 @@ export class PostgresProjects implements Projects {
    * Of concurrent creations, the first inserted row wins. The other nodes have adopted the same key, and use
    * that row's name key.
    */
-  async openOrCreate(project: string): Promise<OpenedProject> {
-    const existing = await this.open(project);
+  async openOrCreate(project: string, beforeOutside?: () => void): Promise<OpenedProject> {
+    const existing = await this.open(project, beforeOutside);
     if (existing !== undefined) return existing;
     const { keys, clock, storage, database } = this.#options;
     const made = await mintOrAdopt(keys, project);
