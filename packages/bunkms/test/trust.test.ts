@@ -58,7 +58,7 @@ const untilSealed = (fault: string | RegExp) =>
   expect
     .poll(ready)
     .toMatchObject({ status: 'sealed', faults: expect.arrayContaining([expect.stringMatching(fault)]) });
-const untilReady = () => expect.poll(async () => (await ready()).status).toBe('ready');
+const untilReady = () => expect.poll(ready).toMatchObject({ status: 'ready' });
 const receiptOf = async () => {
   const { headers } = await keys.export(NAME);
   return String(headers[RECEIPT_HEADER]);

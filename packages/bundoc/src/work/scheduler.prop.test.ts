@@ -80,6 +80,31 @@ describe('long work', () => {
     expect(scheduler.slices).toBe(1);
   });
 
+  it('on an index rests after each slice while requests are in the service, and holds up nobody', async () => {
+    for (const isShared of [true, false]) {
+      const bench = new WorkBench();
+      const rests: (() => void)[] = [];
+      const rest = () => new Promise<void>((resolve) => rests.push(resolve));
+      const scheduler = new Scheduler({ ...bench.ports, rest, isShared: () => isShared });
+      using build = scheduler.background('p', 'index');
+      expect(build.pause()).toBeUndefined();
+      bench.take(SLICE_US);
+      const waits = build.pause();
+      expect(rests.length).toBe(isShared ? 1 : 0);
+      expect(scheduler.waiting).toBe(isShared ? 0 : 1);
+      await bench.turn();
+      if (isShared) {
+        using other = scheduler.work(key(1), 'query');
+        expect(other.pause()).toBeUndefined();
+        other.leave();
+        for (const over of rests) over();
+        await setImmediate();
+        await bench.turn();
+      }
+      await waits;
+    }
+  });
+
   it('leaves the rest of its slice to other work in the same turn', async () => {
     const { bench, scheduler } = startBusy();
     const ended: number[] = [];

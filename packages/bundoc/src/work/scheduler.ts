@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Account, Accounts } from '@bundoc/shared/admission/account';
 import type { Pool } from '@bundoc/shared/admission/pool';
 import { Turns } from '@bundoc/shared/admission/turns';
@@ -27,6 +28,8 @@ export interface SchedulerDeps {
   readonly nowMs: () => number;
   /** Calls back in the next turn of the event loop, after others were served. */
   readonly nextTurn: (run: () => void) => void;
+  /** Resolves after so many milliseconds. */
+  readonly rest: (ms: number) => Promise<void>;
   /** They decide whose turn is next. */
   readonly accounts: Accounts;
   /** Receives all processor time that long work takes, microseconds. */
@@ -78,6 +81,7 @@ export class Scheduler implements AsyncDisposable {
     this.#ports = {
       nowMs: () => performance.now(),
       nextTurn: (run) => setImmediate(run),
+      rest: (ms) => sleep(ms),
       ...ports,
       accounts,
     };

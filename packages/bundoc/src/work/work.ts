@@ -28,6 +28,12 @@ export type WorkKind = (typeof WORK_KINDS)[number];
  */
 export const WORK_MS_MAX = 40_000;
 
+/**
+ * How long the building of an index rests after each slice while requests are in the service, milliseconds. A
+ * write passes through a dozen turns of the event loop, and would wait for a slice in each.
+ */
+const INDEX_REST_MS = 5;
+
 /** Memory that work may hold uncounted. The rest is counted in units of {@link COUNTED_BYTES}. */
 const UNCOUNTED_BYTES = 262_144;
 const COUNTED_BYTES = 1_048_576;
@@ -170,6 +176,8 @@ export class Work implements Disposable {
   async #waitForTurn(): Promise<void> {
     const signal = this.signal;
     this.#requireTime();
+    const { isShared, rest } = this.#scheduler.ports;
+    if (this.isOwn && this.kind === 'index' && isShared?.(this.account) === true) await rest(INDEX_REST_MS);
     const turn = Promise.withResolvers<void>();
     this.#wait = turn.resolve;
     const onAbort = () => {

@@ -1,4 +1,5 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
 import { createLogger } from '@bundoc/shared/logs/logger';
 import { describe, expect, it } from 'vitest';
 import { GENESIS, nextRecord } from '../records/chain.ts';
@@ -47,6 +48,30 @@ describe('the first check of a long chain', () => {
     const { store, chainKey } = storeOf(head, true);
     const trust = new StoreTrust({ store, logger, metrics });
     trust.unlock(chainKey);
+    await trust.check();
+    expect(trust.faults).toEqual([]);
+  });
+});
+
+describe('a record that somebody plants at the end of the chain', () => {
+  it.each([
+    ['while it is there', (last: AuditRecord) => [last]],
+    ['when it is removed while the chain is checked', () => []],
+  ])('seals %s, and no longer once it is gone', async (_, recordsAt) => {
+    const { store, chainKey } = storeOf(100, true);
+    const trust = new StoreTrust({ store, logger, metrics });
+    trust.unlock(chainKey);
+    const { auditHead, recordsAt: honest } = store;
+    const [last] = await honest([2]);
+    if (last === undefined) throw new Error('the chain has a record 2');
+    store.auditHead = async () => ({ seq: 900, hash: last.hash });
+    store.recordsAt = async (seqs) => (seqs.includes(900) ? recordsAt({ ...last, seq: 900 }) : honest(seqs));
+    await trust.check();
+    expect(trust.faults).toEqual([expect.stringMatching(/^record 900 of the audit chain is/)]);
+    Object.assign(store, {
+      auditHead,
+      recordsAt: async (seqs: number[]) => honest(seqs.filter((seq) => seq <= 100)),
+    });
     await trust.check();
     expect(trust.faults).toEqual([]);
   });

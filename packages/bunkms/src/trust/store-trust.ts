@@ -211,10 +211,11 @@ export class StoreTrust {
     const broken = await store.brokenLink(after, upTo);
     if (broken !== undefined)
       return [`record ${broken} of the audit chain does not continue the one before it`];
-    const [last] = upTo === head.seq ? [head] : await store.recordsAt([upTo]);
+    // Read after the links: a planted head that is gone since it was read must not be missed for good.
+    const [last] = await store.recordsAt([upTo]);
     const fault = await this.#noteChanges(after, upTo);
-    if (fault !== undefined || last === undefined)
-      return [fault ?? `record ${upTo} of the audit chain is missing`];
+    if (fault !== undefined || last === undefined || !this.#isGenuine(last))
+      return [fault ?? `record ${upTo} of the audit chain is ${last === undefined ? 'missing' : 'changed'}`];
     this.#verified = { seq: upTo, hash: last.hash };
     this.memory.keep(this.#verified);
     if (upTo < head.seq) return [];

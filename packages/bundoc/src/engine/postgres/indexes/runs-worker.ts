@@ -224,7 +224,7 @@ export class RunsWorker {
     const first = { collection: index.collection, limit, bytesMax: BUILD_BYTES };
     while (after !== undefined && entries.size < segmentEntries && units < segmentUnits) {
       if (this.#stopped || !(await own.work.outside(() => own.rows.keepWork()))) return 'stopped';
-      const query: ListQuery = { ...first, after };
+      const query: ListQuery = { ...first, after, work: own.work };
       const page: IndexedPage = await own.work.outside(() => this.#options.listRows(query));
       for (const { position, seq, text } of page.documents) {
         if (position > begun.asOf) break;

@@ -85,9 +85,6 @@ export interface ReadPage extends DocumentPage {
   readonly total: number;
 }
 
-/** Bytes decrypted before other work gets its turn. */
-const STEP_BYTES = 1_048_576;
-
 export interface RowReaderOptions {
   readonly project: string;
   readonly database: Queryable;
@@ -155,15 +152,9 @@ export class RowReader {
     const documents: ListedRow[] = [];
     const unreadable: string[] = [];
     const unnamed: string[] = [];
-    // The first step waits for a turn, too, because the caller gave its own up when it awaited the rows.
-    let stepBytes = Number.POSITIVE_INFINITY;
     for (const row of found) {
-      if (stepBytes > STEP_BYTES) {
-        stepBytes = 0;
-        const turn = work?.pause();
-        if (turn !== undefined) await turn;
-      }
-      stepBytes += (row[9] as Buffer | null)?.length ?? 0;
+      const turn = work?.pause();
+      if (turn !== undefined) await turn;
       const name = (row[0] as Buffer).toString('hex');
       const state = this.#stateOf(row);
       const document = state && this.#open(state, name, { ...state, sealed: row[9] as Buffer });
