@@ -5,7 +5,7 @@ import type { Caller } from '../records/caller.ts';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { formatOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
-import { leaseIdOf } from './leases.ts';
+import { leaseIdOf, leaseTtlOf } from './leases.ts';
 import { openDek } from './open-dek.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type KeyDeps, readStoredKey, stampOf, versionNotFound, versionOf } from './stored-key.ts';
@@ -83,7 +83,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   const begunMs = deps.clock.monotonic();
   const dek = await openDek(deps, record, version);
   const outsideMs = isOutside(version) ? Math.round(deps.clock.monotonic() - begunMs) : undefined;
-  const leaseTtlMs = leaseOf(deps.leaseTtlMs, record);
+  const leaseTtlMs = leaseTtlOf(deps.leaseTtlMs, record);
   try {
     const receipt = await deps.exports.release(
       {
@@ -117,11 +117,6 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
 /** Whether an outside key was asked. */
 function isOutside({ wrapped }: KeyVersionRecord): boolean {
   return formatOf(wrapped) === OUTSIDE_FORMAT;
-}
-
-/** A customer who takes an outside key back knows when the last released key ends. */
-function leaseOf(leaseTtlMs: number, { outside }: KeyRecord): number {
-  return outside === null ? leaseTtlMs : Math.min(leaseTtlMs, outside.leaseTtlS * 1_000);
 }
 
 function requireHeld(record: KeyRecord, storage: string): void {
