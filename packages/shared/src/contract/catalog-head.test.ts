@@ -4,7 +4,7 @@ import { encodeCatalogHead, parseCatalogHead } from './catalog-head.ts';
 import { KEY_VERSIONS_MAX } from './keys.ts';
 import { type ProjectFile, projectFileSchema } from './project-file.ts';
 
-/** Header, the longest name, the largest wrapped share, the sealed DEK and the tag: docs/formats/wrapped-key.md. */
+/** Header, longest name, largest wrapped share, sealed DEK and tag: docs/formats/wrapped-key.md. */
 const WRAPPED_BYTES = 21 + 64 + 386 + 60 + 16;
 const base64 = (bytes: number) => Buffer.alloc(bytes, 255).toString('base64');
 
