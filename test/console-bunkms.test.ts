@@ -6,12 +6,14 @@ import { scopeSchema } from '@bundoc/shared/contract/tokens';
 import { needs } from '@bundoc/shared/testing/programs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bunkms } from '../packages/bunkms/test/support/command.ts';
+import { Customer } from '../packages/bunkms/test/support/customer.ts';
 import { LOOKS, OWN_FILES, TestBrowser, writtenFile } from './support/browser.ts';
 import { call, Installation } from './support/installation.ts';
 
 describe('the console of BunKMS', needs('chromium'), () => {
   let installation: Installation;
   let browser: TestBrowser;
+  let customer: Customer;
   let token: string;
   let auditor: string;
   const ask = async (path: string, options: { method?: string; body?: string } = {}) =>
@@ -25,7 +27,10 @@ describe('the console of BunKMS', needs('chromium'), () => {
 
   beforeAll(async () => {
     const keks = [1, 2].map(() => randomBytes(32).toString('hex'));
-    installation = await Installation.start({ kmsEnvironment: { BUNKMS_KEK: keks.join('\n') } });
+    customer = await Customer.start();
+    installation = await Installation.start({
+      kmsEnvironment: { BUNKMS_KEK: keks.join('\n'), BUNKMS_OUTSIDE_KEYS_FILE: customer.file },
+    });
     const writer = await installation.client();
     for (const project of ['acme', 'globex', 'initech', 'umbrella'])
       await call(installation.url, `/v1/projects/${project}/collections/notes/documents/1`, {
@@ -56,6 +61,7 @@ describe('the console of BunKMS', needs('chromium'), () => {
   afterAll(async () => {
     await browser?.[Symbol.asyncDispose]();
     await installation?.[Symbol.asyncDispose]();
+    await customer?.[Symbol.asyncDispose]();
   });
 
   const VIEWS: readonly (readonly [name: string, path: string, ready: string])[] = [
@@ -136,6 +142,34 @@ describe('the console of BunKMS', needs('chromium'), () => {
     await page.getByRole('dialog').getByRole('button', { name: 'Rotate' }).click();
     await page.getByRole('row', { name: /2 current/ }).waitFor();
     expect((await ask('/v1/keys/globex-dek')).json()['version']).toBe(2);
+  });
+
+  it('shows the outside key of a customer, which versions need it, and its last success and error', async () => {
+    await ask('/v1/keys/initech-dek/outside', { method: 'PUT', body: '{"key":"acme"}' });
+    const encrypter = await installation.issue({
+      sub: 'app',
+      typ: 'service',
+      scope: ['kms:encrypt'],
+      keys: ['initech-dek'],
+    });
+    customer.attitude = 'denying';
+    await call(installation.kms.apiUrl, '/v1/encrypt/initech-dek', {
+      method: 'POST',
+      token: encrypter,
+      body: '{"plaintext_b64":"aGk="}',
+    });
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.kms.apiUrl, token);
+    await visitor.open('/console/keys/initech-dek');
+    await page.getByRole('heading', { name: 'Outside key' }).waitFor();
+    await page.getByText('outside_key_denied').waitFor();
+    await page.getByRole('row', { name: /^2 current .* the KEK and acme$/ }).waitFor();
+    await page.getByRole('row', { name: /^1 available .* the KEK$/ }).waitFor();
+    await visitor.expectAccessible();
+    await visitor.open('/console/keys/globex-dek');
+    await page.getByText('Leases').waitFor();
+    expect(await page.getByRole('heading', { name: 'Outside key' }).count()).toBe(0);
   });
 
   it('assigns a key to another storage, and lets a copy take over a storage, once the user confirms', async () => {

@@ -13,7 +13,7 @@ import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
 import { SealedRecords } from './audit/sealed-records.ts';
 import { createListeners } from './compose-listeners.ts';
-import { createServices, openBackupFolder, startUpkeep } from './compose-services.ts';
+import { createServices, openBackupFolder, startUpkeep, type UpkeepIntervals } from './compose-services.ts';
 import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
@@ -30,14 +30,12 @@ import { kekProviderOf } from './vault/kek-provider.ts';
 import { type SlotTimes, SlotWatch } from './vault/slot-watch.ts';
 
 /** The parts that a caller may replace, as tests do. */
-export interface BunkmsDependencies {
+export interface BunkmsDependencies extends UpkeepIntervals {
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
   /** Interval between checks of the files of certificates and outside keys, milliseconds. */
   readonly checkFilesEveryMs?: number | undefined;
-  /** Interval between checks of the schema and of the chain, milliseconds. */
-  readonly watchEveryMs?: number;
   /** How often the slots of a sealed ring are asked. */
   readonly slotTimes?: SlotTimes;
   /** Times of both listeners. */
@@ -68,7 +66,7 @@ export async function startBunkms(
   config: BunkmsConfig,
   dependencies: BunkmsDependencies = {},
 ): Promise<RunningBunkms> {
-  const { clock = systemClock, metrics = createMetrics(), watchEveryMs, slotTimes } = dependencies;
+  const { clock = systemClock, metrics = createMetrics(), slotTimes } = dependencies;
   const logger = dependencies.logger ?? createLogger({ service: 'bunkms', level: config.logLevel });
   await using opened = new AsyncDisposableStack();
 
@@ -120,7 +118,7 @@ export async function startBunkms(
           exports,
           outside: outside ?? NO_OUTSIDE_KEYS,
         });
-        await startUpkeep(services, { ...ports, vault, sealed, backups, watchEveryMs }, session);
+        await startUpkeep(services, { ...ports, vault, sealed, backups, intervals: dependencies }, session);
         session.use(new SlotWatch({ ...ports, provider, times: slotTimes, ...withdrawal }));
         return { services, publicKey: state.publicKey };
       },

@@ -17,6 +17,7 @@ import type { Services } from './http/services.ts';
 import type { KekDeps } from './kek/kek-rotation.ts';
 import { KekUpkeep } from './kek/kek-upkeep.ts';
 import { KeyRewrap } from './kek/rewrap-keys.ts';
+import { VersionProtection } from './keys/protect-versions.ts';
 import type { KeyDeps } from './keys/stored-key.ts';
 import { KeySweep } from './keys/sweep-keys.ts';
 import type { Metrics } from './metrics.ts';
@@ -42,6 +43,8 @@ const WATCH_MS = 1_000;
 const KEK_UPKEEP_MS = 5_000;
 /** Interval between sweeps for keys whose deletion or rotation is due, milliseconds. */
 const KEY_SWEEP_MS = 15_000;
+/** Interval between looks at older versions of keys of customers, milliseconds. */
+const PROTECT_MS = 60_000;
 /** Interval between sweeps of cached keys, milliseconds. */
 const SWEEP_MS = 5_000;
 
@@ -96,13 +99,22 @@ export function createServices({
     store,
     audit,
     keys: { ...keys, exports, leaseTtlMs: config.leaseTtlMs },
-    crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock) },
+    crypto: { ...keys, metrics, uses, failures, opened: new OpenedKeys(clock, config.leaseTtlMs) },
     kek: { deps: kek, upkeep: new KekUpkeep({ ...kek, rewrap, service }) },
     tokens: new TokenService({ store, clock, logger, signingKey, kid: publicKey.kid, chainKey }),
     limits: new Limits(config.limits, clock),
     events: new EventFeed({ store, chainKey, isSealed: () => trust.isSealed, clock, logger, metrics }),
     receipts: new Receipts({ chainKey, trust, metrics }),
   };
+}
+
+function startProtection(protection: VersionProtection, everyMs: number, opened: AsyncDisposableStack): void {
+  const timer = every(everyMs, () => void protection.run());
+  // Runs before the store closes.
+  opened.defer(async () => {
+    timer[Symbol.dispose]();
+    await protection.stop();
+  });
 }
 
 function startKeySweep(sweep: KeySweep, opened: AsyncDisposableStack): void {
@@ -121,21 +133,35 @@ type UpkeepDeps = Pick<
 > & {
   readonly sealed: SealedRecords;
   readonly backups: BackupFolder | undefined;
-  readonly watchEveryMs: number | undefined;
+  readonly intervals: UpkeepIntervals;
 };
+
+/** Intervals that tests shorten, milliseconds. */
+export interface UpkeepIntervals {
+  /** Between checks of the schema and of the chain. */
+  readonly watchEveryMs?: number;
+  /** Between looks at older versions of keys of customers. */
+  readonly protectEveryMs?: number;
+}
 
 /** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
-  { config, vault, store, sealed, backups, clock, logger, metrics, trust, watchEveryMs }: UpkeepDeps,
+  { config, vault, store, sealed, backups, clock, logger, metrics, trust, intervals }: UpkeepDeps,
   opened: AsyncDisposableStack,
 ): Promise<void> {
-  startWatch({ trust, sealed, store, logger, watchEveryMs }, opened);
+  startWatch({ trust, sealed, store, logger, intervals }, opened);
   await startKekUpkeep(services.kek.upkeep, logger, opened);
   metrics.observeDeletions(() => store.countDeletions().catch(() => undefined));
   metrics.observeRewrap(() => store.countNotWrappedBy(vault.currentKekId).catch(() => undefined));
   await sealed.adopt(store);
   startKeySweep(new KeySweep(services.keys), opened);
+  if (config.outsideKeysFile !== undefined)
+    startProtection(
+      new VersionProtection({ ...services.keys, store, caller: SYSTEM, holder: randomUUID() }),
+      intervals.protectEveryMs ?? PROTECT_MS,
+      opened,
+    );
   opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
   if (config.auditShip !== undefined)
     opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics, trust }));
@@ -183,8 +209,8 @@ function startWatch(
     sealed,
     store,
     logger,
-    watchEveryMs = WATCH_MS,
-  }: Pick<UpkeepDeps, 'trust' | 'sealed' | 'store' | 'logger' | 'watchEveryMs'>,
+    intervals,
+  }: Pick<UpkeepDeps, 'trust' | 'sealed' | 'store' | 'logger' | 'intervals'>,
   opened: AsyncDisposableStack,
 ): void {
   let running: Promise<void> | undefined;
@@ -197,7 +223,7 @@ function startWatch(
       .finally(() => {
         running = undefined;
       });
-  const timer = every(watchEveryMs, () => {
+  const timer = every(intervals.watchEveryMs ?? WATCH_MS, () => {
     running ??= look();
   });
   // Runs before the store closes.

@@ -10,7 +10,8 @@ import {
   outsideNameSchema,
 } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/process/config';
-import { attachKey, detachKey, protectionOf, rewrapVersions } from '../keys/attach-key.ts';
+import { attachKey, detachKey, rewrapVersions } from '../keys/attach-key.ts';
+import { protectionOf } from '../keys/outside-state.ts';
 import { allKeys } from '../keys/read-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
 import { UsageError } from './errors.ts';

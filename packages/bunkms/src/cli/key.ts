@@ -16,6 +16,7 @@ import {
   type KeyInfo,
   keyNameSchema,
   keyVersionParamSchema,
+  type OutsideState,
   PENDING_DAYS,
   ROTATE_AFTER_DAYS_MAX,
   updateKeySchema,
@@ -181,14 +182,33 @@ function listLines(keys: readonly KeyInfo[], damaged: readonly string[]): string
   return [...table.lines(keys), ...damaged.map((name) => rowLine(name, 'damaged'))];
 }
 
-function detailLines({ versions, damaged_versions: damaged = [], outside, ...facts }: KeyDetail): string[] {
+function detailLines(key: KeyDetail): string[] {
+  const { versions, damaged_versions: damaged = [], outside, outside_state: state, ...facts } = key;
+  const needs = (name: string | undefined) =>
+    name === undefined ? 'opens with the KEK alone' : `needs the outside key ${name} as well`;
   return [
     ...Object.entries(facts).map(([fact, value]) => `${fact}: ${value ?? 'never'}`),
     ...(outside === undefined ? [] : [`outside: ${outside.key}, leases of ${outside.lease_ttl_s} s`]),
-    ...versions.map(({ version, state, kcv, created_at }) =>
-      rowLine('version', version, state, kcv, created_at),
-    ),
+    ...(state === undefined ? [] : outsideLines(state)),
+    ...versions.map(({ version, state: versionState, kcv, created_at: made, outside: name }) => {
+      const protection = state === undefined || versionState === 'destroyed' ? [] : [needs(name)];
+      return rowLine('version', version, versionState, kcv, made, ...protection);
+    }),
     ...damaged.map((version) => rowLine('version', version, 'damaged')),
+  ];
+}
+
+function outsideLines({
+  other_versions: others,
+  kek_ids: kekIds,
+  last_success_at: success = 'never',
+  last_error: error,
+}: OutsideState): string[] {
+  return [
+    `outside last success: ${success}`,
+    `outside last error: ${error === undefined ? 'none' : `${error.code} at ${error.at}`}`,
+    `outside other versions: ${others.length === 0 ? 'none' : others.join(', ')}`,
+    `outside KEKs that open older copies: ${kekIds.join(', ')}`,
   ];
 }
 

@@ -4,6 +4,7 @@ import type { AuditReceipt } from '@bundoc/shared/contract/keys';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
 import { requireEnabled } from '../keys/key-state.ts';
+import { openedMs } from '../keys/leases.ts';
 import { openDek } from '../keys/open-dek.ts';
 import { type KeyDeps, readStoredKey, versionOf } from '../keys/stored-key.ts';
 import type { KeyRecord } from '../records/key-record.ts';
@@ -20,8 +21,6 @@ export interface OpenedKey {
 
 const KEYS_MAX = 1_024;
 const VERSIONS_MAX = 16;
-/** How long an encryption key is kept in memory, milliseconds. Later uses unwrap it again. */
-const KEPT_MS = 300_000;
 
 /**
  * Caches keys, so that not every use reads and unwraps them. A cached key is never trusted alone: each use
@@ -30,11 +29,15 @@ const KEPT_MS = 300_000;
  */
 export class OpenedKeys {
   readonly #kept: LRUCache<string, OpenedKey>;
+  readonly #leaseTtlMs: number;
 
-  constructor(clock: Clock) {
+  /** @param leaseTtlMs how long a released key may be kept, milliseconds. */
+  constructor(clock: Clock, leaseTtlMs: number) {
+    this.#leaseTtlMs = leaseTtlMs;
     this.#kept = new LRUCache({
       max: KEYS_MAX,
-      ttl: KEPT_MS,
+      // `open` gives the time of each.
+      ttl: 1,
       ttlResolution: 0,
       // Never zero, which the library treats as no time.
       perf: { now: () => clock.monotonic() + 1 },
@@ -54,7 +57,7 @@ export class OpenedKeys {
     const { record, change } = await readStoredKey(deps, name, 'current');
     requireEnabled(record);
     const opened = { record, change, encryptionKeys: new LRUCache<number, KeyObject>({ max: VERSIONS_MAX }) };
-    this.#kept.set(name, opened, { ttl: keptMs(record) });
+    this.#kept.set(name, opened, { ttl: openedMs(this.#leaseTtlMs, record) });
     return opened;
   }
 
@@ -84,11 +87,6 @@ export class OpenedKeys {
   sweep(): void {
     this.#kept.purgeStale();
   }
-}
-
-/** An outside key bounds what is kept as it bounds leases. */
-function keptMs({ outside }: KeyRecord): number {
-  return outside === null ? KEPT_MS : Math.min(KEPT_MS, outside.leaseTtlS * 1_000);
 }
 
 function isSame(one: AuditReceipt, other: AuditReceipt): boolean {

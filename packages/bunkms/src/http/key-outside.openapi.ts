@@ -1,4 +1,4 @@
-import { attachedKeySchema, attachKeySchema } from '@bundoc/shared/contract/keys';
+import { attachedKeySchema, attachKeySchema, OUTSIDE_FAULTS } from '@bundoc/shared/contract/keys';
 import type { ProblemCode } from '@bundoc/shared/contract/problem';
 import { jsonBody } from '@bundoc/shared/openapi/description';
 import { ifMatchHeaders } from './if-match.ts';
@@ -6,11 +6,7 @@ import { CHANGE_REFUSALS, KEY_HEADERS, keyAccess, keyParamsSchema } from './key-
 import type { JsonRoute } from './route.ts';
 
 /** Refusals of every route that asks an outside key. */
-export const OUTSIDE_REFUSALS = [
-  'outside_key_denied',
-  'outside_key_unavailable',
-  'outside_key_changed',
-] as const satisfies readonly ProblemCode[];
+export const OUTSIDE_REFUSALS = OUTSIDE_FAULTS satisfies readonly ProblemCode[];
 
 const CHANGED = {
   200: { description: 'The key, and what is left to do', schema: attachedKeySchema, headers: KEY_HEADERS },

@@ -1,16 +1,17 @@
 import { isDeepStrictEqual } from 'node:util';
-import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { AppError } from '@bundoc/shared/contract/app-error';
 import type { AttachedKey, AttachKey } from '@bundoc/shared/contract/keys';
 import type { OutsideKey } from '../outside/port.ts';
 import type { Caller } from '../records/caller.ts';
 import { outsideDetail } from '../records/key-outside.ts';
 import type { KeyOutside, KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './change-key.ts';
-import { infoOfKey, nextRotationAt, refuseDestroyed, requireEnabled } from './key-state.ts';
+import { nextRotationAt, refuseDestroyed, requireEnabled } from './key-state.ts';
 import { mintVersion, wrapVersion } from './mint-version.ts';
 import { findAttached, openDek, outsideOf, outsideRefusal, requireOpens } from './open-dek.ts';
+import { otherVersions, protectionOf } from './outside-state.ts';
 import { requireSpare, withKek } from './rotate-key.ts';
-import { type AuthenticKey, type KeyDeps, readStoredKey, versionOf } from './stored-key.ts';
+import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
 /**
  * Keys of customers: a key that is attached to an outside key opens only with it as well, from a new version
@@ -65,6 +66,7 @@ export async function detachKey(deps: KeyDeps, wanted: KeyRequest, caller: Calle
  * that were made before stay as they are, in backups and at holders, and open with their KEKs. Repeat it
  * until no version is left.
  *
+ * @param inTurn asks for one version after another, until it aborts.
  * @throws AppError `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`, `key_destroyed`,
  *   and of {@link changeKey}. Nothing of the key has changed then.
  */
@@ -72,18 +74,35 @@ export async function rewrapVersions(
   deps: KeyDeps,
   wanted: KeyRequest,
   caller: Caller,
+  inTurn?: AbortSignal,
 ): Promise<AttachedKey> {
   const changed = await changeKey(deps, wanted, 'all', caller, async (key) => {
     const { record } = key;
     refuseDestroyed(record);
-    const others = key.versions.filter((version) => isOther(deps, record, version)).slice(0, AT_ONCE);
-    if (others.length === 0) return undefined;
-    const versions = await Promise.all(others.map((version) => rewrapped(deps, record, version)));
+    const others = otherVersions(deps, key).slice(0, AT_ONCE);
+    const rewrap = (version: KeyVersionRecord) => rewrapped(deps, record, version);
+    const versions = await (inTurn === undefined
+      ? Promise.all(others.map(rewrap))
+      : eachInTurn(others, rewrap, inTurn));
+    if (versions.length === 0) return undefined;
     const kekIds = withKek(record.kekIds, deps.vault);
     const detail = { kek_id: deps.vault.currentKekId };
     return { action: 'key.rewrap', record: { ...record, kekIds }, versions, detail };
   });
   return attachedOf(deps, changed);
+}
+
+async function eachInTurn<T>(
+  items: readonly T[],
+  act: (item: T) => Promise<T>,
+  until: AbortSignal,
+): Promise<T[]> {
+  const done: T[] = [];
+  for (const item of items) {
+    if (until.aborted) break;
+    done.push(await act(item));
+  }
+  return done;
 }
 
 interface Attachment {
@@ -138,17 +157,6 @@ async function requireUnwraps({ outside }: KeyDeps, target: OutsideKey): Promise
   }
 }
 
-function isOther(deps: KeyDeps, { name, outside }: KeyRecord, version: KeyVersionRecord): boolean {
-  if (version.state !== 'available') return false;
-  try {
-    return outsideOf(deps, name, version) !== outside?.key;
-  } catch (error) {
-    // A damaged version is a finding of "kek verify".
-    if (hasCode(error, 'key_damaged')) return false;
-    throw error;
-  }
-}
-
 async function rewrapped(
   deps: KeyDeps,
   record: KeyRecord,
@@ -169,15 +177,4 @@ async function rewrapped(
 
 function attachedOf(deps: KeyDeps, { record }: ChangedKey): Promise<AttachedKey> {
   return protectionOf(deps, record.name);
-}
-
-/** The key, and which of its versions are not protected as new ones are. Asks no outside key. */
-export async function protectionOf(deps: KeyDeps, name: string): Promise<AttachedKey> {
-  const { record, versions } = await readStoredKey(deps, name, 'all');
-  const others = versions.filter((version) => isOther(deps, record, version));
-  return {
-    ...infoOfKey({ record, versions }),
-    other_versions: others.map(({ version }) => version),
-    kek_ids: [...record.kekIds],
-  };
 }

@@ -5,7 +5,7 @@ import type { ExportRecorder } from '../audit/export-recorder.ts';
 import type { Caller } from '../records/caller.ts';
 import type { KeyRecord } from '../records/key-record.ts';
 import { refuseDestroyed, refuseIntended, requireEnabled, requireHolder } from './key-state.ts';
-import { leaseIdOf } from './leases.ts';
+import { leaseIdOf, leaseTtlOf } from './leases.ts';
 import { type OutsideAsking, openDek } from './open-dek.ts';
 import { type ActingStorage, requireCurrent } from './storages.ts';
 import { type KeyDeps, readStoredKey, stampOf, versionNotFound, versionOf } from './stored-key.ts';
@@ -89,7 +89,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
   if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
   const asking: OutsideAsking = defined({ before: request.beforeOutside });
   const dek = await openDek(deps, record, version, asking);
-  const leaseTtlMs = leaseOf(deps.leaseTtlMs, record);
+  const leaseTtlMs = leaseTtlOf(deps.leaseTtlMs, record);
   try {
     const receipt = await deps.exports.release(
       {
@@ -119,11 +119,6 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
     dek.fill(0);
     throw error;
   }
-}
-
-/** A customer who takes an outside key back knows when the last released key ends. */
-function leaseOf(leaseTtlMs: number, { outside }: KeyRecord): number {
-  return outside === null ? leaseTtlMs : Math.min(leaseTtlMs, outside.leaseTtlS * 1_000);
 }
 
 function requireHeld(record: KeyRecord, storage: string): void {

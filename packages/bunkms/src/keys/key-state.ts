@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX, type KeyDetail, type KeyInfo } from '@bundoc/shared/contract/keys';
 import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import type { AuthenticKey } from './stored-key.ts';
@@ -93,8 +94,12 @@ export function infoOfKey({ record, versions }: Pick<AuthenticKey, 'record' | 'v
   );
 }
 
-/** The public facts of a key that was read with all its versions. */
-export function detailOf(key: AuthenticKey): KeyDetail {
+/**
+ * The public facts of a key that was read with all its versions.
+ *
+ * @param outside the outside keys of versions that need one, by number.
+ */
+export function detailOf(key: AuthenticKey, outside: ReadonlyMap<number, string>): KeyDetail {
   const genuine = new Set(key.versions.map(({ version }) => version));
   const numbers = Array.from({ length: key.record.version }, (_, index) => index + 1);
   const damaged = numbers.filter((version) => !genuine.has(version));
@@ -106,6 +111,7 @@ export function detailOf(key: AuthenticKey): KeyDetail {
       state,
       created_at: createdAt,
       ...(destroyedAt === null ? {} : { destroyed_at: destroyedAt }),
+      ...defined({ outside: outside.get(version) }),
     })),
     ...(damaged.length === 0 ? {} : { damaged_versions: damaged }),
   };

@@ -5,6 +5,8 @@ import { type AuditReceipt, type KeyLease, LEASE_TTL_MS, type LeasePage } from '
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import { draftNow } from '../records/draft-now.ts';
+import type { KeyRecord } from '../records/key-record.ts';
+import { USE_ACTIONS } from '../store/audit.ts';
 import type { BackwardPage } from '../store/page.ts';
 import type { KeyDeps } from './stored-key.ts';
 
@@ -16,6 +18,28 @@ const PAGE = 100;
 const MARGIN_MS = 5_000;
 const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
 
+/** How long BunKMS keeps the key of an encryption in memory, milliseconds. Later uses unwrap it again. */
+const OPENED_MS = 300_000;
+/** Uses of one token within a minute share a record. The last of them is not later. */
+const SHARED_MS = 60_000;
+/** The newest records of a key in which its last uses are looked for. */
+const RECORDS_MAX = 500;
+
+/**
+ * How long a released key may be kept, milliseconds. A customer who takes an outside key back knows when the
+ * last one ends.
+ *
+ * @param leaseTtlMs of the service.
+ */
+export function leaseTtlOf(leaseTtlMs: number, { outside }: KeyRecord): number {
+  return outside === null ? leaseTtlMs : Math.min(leaseTtlMs, outside.leaseTtlS * 1_000);
+}
+
+/** How long BunKMS keeps a key open for `encrypt`, `decrypt` and `rewrap`, milliseconds. */
+export function openedMs(leaseTtlMs: number, record: KeyRecord): number {
+  return record.outside === null ? OPENED_MS : Math.min(OPENED_MS, leaseTtlOf(leaseTtlMs, record));
+}
+
 /** The id of a lease: the place of the release in the audit chain. */
 export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
   return String(seq);
@@ -25,25 +49,47 @@ export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
  * Who may hold a key now, newest first. The list comes from the audit chain, which has a record of every
  * release before it happens. So no release is missing after a crash, and no second list can disagree.
  *
+ * BunKMS itself keeps a key open for encryption. For a key of a customer, the first page lists that as well,
+ * once for each version, from the record of its last use by any node.
+ *
  * It uses the wall clock. If that was set forward, leases that their holders still use are hidden, for 15
  * minutes at most.
  *
  * @throws AppError `key_not_found`.
  */
 export async function listLeases(
-  { store, audit, clock }: KeyDeps,
+  { store, audit, clock, leaseTtlMs }: KeyDeps & { readonly leaseTtlMs: number },
   name: string,
   page: { readonly before?: number | undefined; readonly limit: number },
   caller: Caller,
 ): Promise<LeasePage> {
   // Even for a damaged or destroyed key, because its holders still matter.
-  if ((await store.findKey(name, 'current')) === undefined) throw new AppError('key_not_found');
+  const stored = await store.findKey(name, 'current');
+  if (stored === undefined) throw new AppError('key_not_found');
   const nowMs = clock.now();
   const { items, next } = await store.listExports(name, isoOf(nowMs - LEASE_TTL_MS), page);
-  const leases = items.map(leaseOf).filter(({ until }) => Date.parse(until) > nowMs);
+  const { record } = stored;
+  const opened =
+    page.before !== undefined || record === undefined || record.outside === null
+      ? []
+      : await openedLeases(store, name, openedMs(leaseTtlMs, record));
+  const leases = [...opened, ...items.map(leaseOf)].filter(({ until }) => Date.parse(until) > nowMs);
   const more = { key: name, detail: { count: leases.length } };
   await audit.record(draftNow({ clock }, caller, 'key.leases', more));
   return { leases, ...defined({ next_cursor: next?.toString() }) };
+}
+
+/** What BunKMS keeps open, by the last use of each version. */
+async function openedLeases(store: KeyDeps['store'], name: string, keptMs: number): Promise<KeyLease[]> {
+  const last = new Map<number, KeyLease>();
+  for (const record of await store.newestRecords(name, RECORDS_MAX)) {
+    const { action, outcome, version, time } = record;
+    const isUse = USE_ACTIONS.includes(action) && action !== 'key.export' && outcome === 'allowed';
+    if (!isUse || version === undefined || last.has(version)) continue;
+    const until = isoOf(Date.parse(time) + SHARED_MS + keptMs);
+    last.set(version, { ...leaseOf(record), until, kept_by: 'bunkms' });
+  }
+  return [...last.values()];
 }
 
 /**

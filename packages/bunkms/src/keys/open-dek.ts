@@ -11,6 +11,7 @@ import {
   OutsideKeyError,
   type OutsideKeyPort,
 } from '../outside/port.ts';
+import { isSameOutside } from '../records/key-outside.ts';
 import type { KeyOutside, KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { formatOf, kekIdOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
 import { decodeOutsideDek, type OutsideDek, openUnderShare } from '../vault/outside-dek.ts';
@@ -130,7 +131,7 @@ export async function findAttached(
       outsideKey: name,
     });
   // Versions of an earlier attachment tell by themselves whether they open.
-  if (attached?.key === name && attached.identity !== key.identity)
+  if (attached?.key === name && !isSameOutside(attached, key))
     throw new AppError('outside_key_changed', {
       detail: `the entry ${name} names another key than before`,
       outsideKey: name,
@@ -162,6 +163,18 @@ export function outsideOf(deps: OpenDeps, name: string, version: KeyVersionRecor
   const own = requireOwnLayer(deps, name, version);
   if ('outside' in own) return own.outside.outside;
   own.dek.fill(0);
+  return undefined;
+}
+
+/** {@link outsideOf}, and undefined for a version that does not open. */
+export function findOutsideOf(vault: Vault, name: string, version: KeyVersionRecord): string | undefined {
+  try {
+    const own = openOwnLayer(vault, name, version);
+    if ('outside' in own) return own.outside.outside;
+    own.dek.fill(0);
+  } catch (error) {
+    if (!(error instanceof OpenError)) throw error;
+  }
   return undefined;
 }
 

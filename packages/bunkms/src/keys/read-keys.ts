@@ -5,6 +5,7 @@ import { draftNow } from '../records/draft-now.ts';
 import type { KeyRecord } from '../records/key-record.ts';
 import { allItems, cursorOf, type PageQuery } from '../store/page.ts';
 import { detailOf, infoOfKey, refuseDestroyed } from './key-state.ts';
+import { outsideNames, outsideStateOf } from './outside-state.ts';
 import { authenticate, type KeyDeps, readStoredKey } from './stored-key.ts';
 
 /**
@@ -20,7 +21,8 @@ export async function readKey(deps: KeyDeps, name: string, caller: Caller): Prom
   const key = await readStoredKey(deps, name, 'all');
   refuseDestroyed(key.record);
   await deps.audit.record(draftNow(deps, caller, 'key.read', { key: name, version: key.record.version }));
-  return detailOf(key);
+  const names = outsideNames(deps, key);
+  return { ...detailOf(key, names), ...defined({ outside_state: await outsideStateOf(deps, key, names) }) };
 }
 
 /**

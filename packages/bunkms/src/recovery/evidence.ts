@@ -18,6 +18,7 @@ const WITHDRAWALS: readonly string[] = [
   'key.update',
   'key.take_over',
   'key.accept',
+  'key.attach',
 ];
 
 /**

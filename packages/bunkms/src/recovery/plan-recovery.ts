@@ -1,7 +1,8 @@
 import { HOLDER_UNKNOWN, KEY_VERSIONS_MAX } from '@bundoc/shared/contract/keys';
-import { opens } from '../keys/open-dek.ts';
+import { findOutsideOf, opens } from '../keys/open-dek.ts';
 import { rewrapDek } from '../keys/rewrap-dek.ts';
 import type { AuthenticKey } from '../keys/stored-key.ts';
+import { recoveredOutside } from '../records/key-outside.ts';
 import type { KeyVersionRecord, StoredKey } from '../records/key-record.ts';
 import { kekIdOf } from '../records/wrapped-key.ts';
 import type { KeyChange } from '../store/keys.ts';
@@ -79,6 +80,7 @@ export function planRecovery(vault: Vault, evidence: Evidence, recovery: Recover
     destroyedVersions: destroyedVersions.filter((version) => version <= count).sort(ascending),
     revision: (authentic?.record.revision ?? base.revision) + 1,
     kekIds: union(base.kekIds, [...kekIds, vault.currentKekId]),
+    outside: isCovered ? base.outside : outsideOfNewest(vault, name, rows.get(newest), base),
   };
   const change = recoveredKey(
     snapshot,
@@ -197,6 +199,21 @@ function conflictOf(
 /** The state of an otherwise unknown key, which was created and released to Bundoc before the project. */
 function unknownKey({ name, id, createdAt }: ProjectKey): KeySnapshot {
   return { ...newSnapshot(name, id, createdAt), holder: HOLDER_UNKNOWN };
+}
+
+/**
+ * The outside key of a key whose later state is unknown. Its newest version names it, so a key that was
+ * attached never comes back without its customer.
+ */
+function outsideOfNewest(
+  vault: Vault,
+  name: string,
+  newest: KeyVersionRecord | undefined,
+  { outside }: KeySnapshot,
+): KeySnapshot['outside'] {
+  const key = newest === undefined ? undefined : findOutsideOf(vault, name, newest);
+  if (key === undefined) return null;
+  return outside?.key === key ? outside : recoveredOutside(key);
 }
 
 function available(

@@ -55,7 +55,7 @@ export class NoDataFolder extends Error {
 
 /** Its name in messages. */
 const COPY = `the copy in ${CATALOG_FILE}`;
-/** Maximum bytes of a file. With 1,000 versions it has a tenth of that. */
+/** Maximum bytes of a file. With 1,000 versions it has a quarter of that at most. */
 const FILE_BYTES_MAX = 4_194_304;
 
 /** Opens Bundoc's data folder, or a folder of backups. Its content is not trusted. @throws NoDataFolder. */

@@ -95,6 +95,9 @@ export interface AuditStore {
    */
   listExports(key: string, from: string, page: ReleasePageQuery): Promise<BackwardPage<AuditRecord>>;
 
+  /** The newest records of a key, newest first; at most `limit`. */
+  newestRecords(key: string, limit: number): Promise<readonly AuditRecord[]>;
+
   /** The place of the last record, or the genesis of an empty chain. */
   auditHead(): Promise<ChainHead>;
 }

@@ -33,6 +33,8 @@ export interface KmsOptions {
   readonly kek?: string;
   /** Interval between checks of the database, in place of a second. */
   readonly watchEveryMs?: number;
+  /** Interval between looks at older versions of keys of customers, in place of an hour. */
+  readonly protectEveryMs?: number;
   /** Changes to {@link configOf}. */
   readonly config?: Partial<BunkmsConfig>;
   /** Decorates the store of the service. */
@@ -129,6 +131,8 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
       // Tests cause refusals faster than clients may.
       http: { refusalDelayMs: 0 },
       ...(options.watchEveryMs === undefined ? {} : { watchEveryMs: options.watchEveryMs }),
+      // Tests of older versions expect them as they are.
+      protectEveryMs: options.protectEveryMs ?? 3_600_000,
       clock,
       logger: createLogger({ service: 'bunkms', level: 'debug', destination }),
       openStore: async () => {

@@ -127,31 +127,75 @@ function Shown({ name }: { readonly name: string }) {
 function Figures({ detail }: { readonly detail: KeyDetail }) {
   const { version, holder, created_at: made, next_rotation_at: next, exportable, kcv } = detail;
   return (
-    <dl class="figures">
-      <Figure name="Version">{version}</Figure>
-      <Figure name="Held by">
-        <Holder holder={holder} />
-      </Figure>
-      <Figure name="Age">{span(nowMs.value - Date.parse(made))}</Figure>
-      <Figure name="Next rotation">
-        {next === undefined ? 'by hand' : `in ${span(Date.parse(next) - nowMs.value)}`}
-      </Figure>
-      <Figure name="Leaves BunKMS">{exportable ? 'to its holder' : 'never'}</Figure>
-      <Figure name="Check value">
-        <code>{kcv.slice(0, 8)}</code>
-      </Figure>
-    </dl>
+    <>
+      <dl class="figures">
+        <Figure name="Version">{version}</Figure>
+        <Figure name="Held by">
+          <Holder holder={holder} />
+        </Figure>
+        <Figure name="Age">{span(nowMs.value - Date.parse(made))}</Figure>
+        <Figure name="Next rotation">
+          {next === undefined ? 'by hand' : `in ${span(Date.parse(next) - nowMs.value)}`}
+        </Figure>
+        <Figure name="Leaves BunKMS">{exportable ? 'to its holder' : 'never'}</Figure>
+        <Figure name="Check value">
+          <code>{kcv.slice(0, 8)}</code>
+        </Figure>
+      </dl>
+      <Outside detail={detail} />
+    </>
+  );
+}
+
+/** The outside key of a customer, and whether it could be used. */
+function Outside({ detail }: { readonly detail: KeyDetail }) {
+  const { outside, outside_state: state } = detail;
+  if (state === undefined) return null;
+  const { other_versions: others, last_success_at: success, last_error: error, kek_ids: kekIds } = state;
+  const isRefused = error !== undefined && (success === undefined || error.at > success);
+  return (
+    <>
+      <h2>Outside key</h2>
+      <dl class="figures">
+        <Figure name="Needs as well">
+          {outside === undefined ? 'nothing' : <Name text={outside.key} />}
+        </Figure>
+        <Figure name="Lease">{outside === undefined ? 'as usual' : span(outside.lease_ttl_s * 1_000)}</Figure>
+        <Figure name="Last success (UTC)">{success === undefined ? 'never' : time(success)}</Figure>
+        <Figure name="Last error (UTC)">
+          {error === undefined ? (
+            'none'
+          ) : (
+            <>
+              <Badge kind={isRefused ? 'bad' : 'plain'}>{error.code}</Badge> {time(error.at)}
+            </>
+          )}
+        </Figure>
+        <Figure name="Versions protected otherwise">
+          {others.length === 0 ? 'none' : others.join(', ')}
+        </Figure>
+        <Figure name="KEKs that open older copies">
+          {kekIds.map((id) => (
+            <code key={id}>{id} </code>
+          ))}
+        </Figure>
+      </dl>
+    </>
   );
 }
 
 function Versions({ detail }: { readonly detail: KeyDetail }) {
+  const hasOutside = detail.outside_state !== undefined;
   return (
     <>
       <h2>Versions</h2>
-      <Table label="Versions" heads={['Version', 'State', 'Made (UTC)', 'Check value']}>
+      <Table
+        label="Versions"
+        heads={['Version', 'State', 'Made (UTC)', 'Check value', ...(hasOutside ? ['Opens with'] : [])]}
+      >
         {[...detail.versions]
           .reverse()
-          .map(({ version, state, created_at: made, destroyed_at: gone, kcv }) => (
+          .map(({ version, state, created_at: made, destroyed_at: gone, kcv, outside }) => (
             <tr key={version}>
               <th scope="row">{version}</th>
               <td>
@@ -166,6 +210,15 @@ function Versions({ detail }: { readonly detail: KeyDetail }) {
               <td>
                 <code>{kcv.slice(0, 16)}</code>
               </td>
+              {hasOutside ? (
+                <td>
+                  {state === 'destroyed'
+                    ? 'nothing'
+                    : outside === undefined
+                      ? 'the KEK'
+                      : `the KEK and ${outside}`}
+                </td>
+              ) : null}
             </tr>
           ))}
       </Table>
@@ -234,13 +287,14 @@ function Timeline({ leases }: { readonly leases: readonly KeyLease[] }) {
   const share = (ms: number) => `${((ms - from) / width) * 100}%`;
   return (
     <Table label="Leases" heads={['Given to', 'From', ['Version', 'number'], 'Given (UTC)', 'Until', 'Time']}>
-      {leases.map(({ id, subject, source, version, issued_at: at, until }) => {
+      {leases.map(({ id, subject, source, version, issued_at: at, until, kept_by: keeper }) => {
         const end = Date.parse(until);
         const isLive = end > now;
         return (
           <tr key={id}>
             <th scope="row">
               <Name text={subject} max={40} />
+              {keeper === undefined ? null : <Badge>kept by BunKMS</Badge>}
             </th>
             <td>
               <code>{source}</code>

@@ -79,6 +79,13 @@ export const LEASE_TTL_S_MIN = 60;
 export const LEASE_TTL_S_MAX = 900;
 export const leaseTtlSchema = z.int().min(LEASE_TTL_S_MIN).max(LEASE_TTL_S_MAX);
 
+/** Why an outside key did not open a version. */
+export const OUTSIDE_FAULTS = [
+  'outside_key_denied',
+  'outside_key_unavailable',
+  'outside_key_changed',
+] as const;
+
 /** The body of `PUT /v1/keys/{name}/outside`. */
 export const attachKeySchema = z.strictObject({
   key: outsideNameSchema,
@@ -134,8 +141,25 @@ export const keyVersionSchema = z.object({
   state: z.enum(['available', 'destroyed']),
   created_at: z.iso.datetime(),
   destroyed_at: z.iso.datetime().optional(),
+  /** The outside key that this version needs as well; absent for one that the KEK opens alone. */
+  outside: outsideNameSchema.optional(),
 });
 export type KeyVersion = z.infer<typeof keyVersionSchema>;
+
+/**
+ * How outside keys protect a key. The last success and the last error come from the audit chain, so they
+ * cover all nodes and restarts. An error is absent when the newest 500 records of the key have none.
+ */
+export const outsideStateSchema = z.object({
+  /** Available versions that are not protected as new ones are. */
+  other_versions: z.array(z.int().positive()),
+  /** The KEKs that open copies of versions from before an outside key protected them. */
+  kek_ids: z.array(z.string()),
+  /** When a use of the key last needed its outside key, and had it. */
+  last_success_at: z.iso.datetime().optional(),
+  last_error: z.object({ code: z.enum(OUTSIDE_FAULTS), at: z.iso.datetime() }).optional(),
+});
+export type OutsideState = z.infer<typeof outsideStateSchema>;
 
 /**
  * The answer of `GET /v1/keys/{name}`: the key with its versions in ascending order, and the numbers of those
@@ -143,6 +167,8 @@ export type KeyVersion = z.infer<typeof keyVersionSchema>;
  */
 export const keyDetailSchema = z.object({
   ...keyInfoSchema.shape,
+  /** Present while the key is attached, or a version of it needs an outside key. */
+  outside_state: outsideStateSchema.optional(),
   versions: z.array(keyVersionSchema),
   damaged_versions: z.array(z.int().positive()).optional(),
 });
@@ -224,6 +250,11 @@ export const keyLeaseSchema = z.object({
   source: z.string(),
   issued_at: z.iso.datetime(),
   until: z.iso.datetime(),
+  /**
+   * BunKMS itself keeps the key open, for encryption by that subject. Only for keys of customers. `until` is
+   * the latest time at which it may still be in use.
+   */
+  kept_by: z.literal('bunkms').optional(),
 });
 export type KeyLease = z.infer<typeof keyLeaseSchema>;
 

@@ -8,7 +8,8 @@ import type { LeasedKey } from '../../kms/port.ts';
 import type { UnknownSealers } from '../port/seal-budget.ts';
 
 /**
- * Maximum size of a project file or a mark, bytes; a project file with 1,000 key versions has a tenth of it.
+ * Maximum size of a project file or a mark, bytes; a project file with 1,000 key versions has a quarter of it
+ * at most.
  */
 export const SMALL_FILE_BYTES_MAX = 4_194_304;
 

@@ -87,6 +87,16 @@ export function auditConformance(name: string, makePlace: MakePlace): void {
       expect(await store.listExports('unknown', at(0), { limit: 2 })).toEqual({ items: [] });
     });
 
+    it('has the newest records of a key, newest first', async () => {
+      await store.appendAudit(['a', 'b', 'c'].map((action) => draft(action, { key: 'k' })));
+      await store.appendAudit([draft('d', { key: 'other' }), draft('e', { key: 'k' })]);
+      const actions = async (key: string, limit: number) =>
+        (await store.newestRecords(key, limit)).map(({ action }) => action);
+      expect(await actions('k', 3)).toEqual(['e', 'c', 'b']);
+      expect(await actions('other', 3)).toEqual(['d']);
+      expect(await actions('unknown', 3)).toEqual([]);
+    });
+
     it('reads a bounded number of records for one page of exports, and the next page continues after them', async () => {
       await store.appendAudit([draft('key.export', { key: 'k' })]);
       const wanted = await store.auditHead();

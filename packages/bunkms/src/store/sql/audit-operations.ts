@@ -15,6 +15,7 @@ export function auditReads({ audit }: Repository) {
     brokenLink: (after, upTo) => audit.brokenLink(after, upTo),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
+    newestRecords: (key, limit) => audit.newestOf(key, limit),
     listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
     listStorages: (page) => audit.storages(page),
     *storageRecord(id) {
@@ -27,6 +28,7 @@ export function auditReads({ audit }: Repository) {
     | 'brokenLink'
     | 'listAudit'
     | 'listExports'
+    | 'newestRecords'
     | 'listStorageExports'
     | 'listStorages'
     | 'storageRecord'

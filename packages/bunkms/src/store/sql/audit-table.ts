@@ -374,6 +374,12 @@ export class AuditTable {
     );
   }
 
+  /** The newest records of a key. */
+  *newestOf(key: string, limit: number): Sql<AuditRecord[]> {
+    const sql = 'SELECT * FROM audit WHERE key = $1 ORDER BY seq DESC LIMIT $2';
+    return (yield* rows(sql, key, limit)).map(auditRecordOf);
+  }
+
   exportsToStorage(storage: string, from: string, page: ReleasePageQuery): Sql<BackwardPage<AuditRecord>> {
     const { olderThan, newestFirst } = this.#dialect;
     return releases(

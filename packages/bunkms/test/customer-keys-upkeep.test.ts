@@ -1,0 +1,207 @@
+import { randomUUID } from 'node:crypto';
+import { type KeyDetail, keyDetailSchema } from '@bundoc/shared/contract/keys';
+import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { VersionProtection } from '../src/keys/protect-versions.ts';
+import { OutsideKeys } from '../src/outside/outside-keys.ts';
+import { SYSTEM } from '../src/records/caller.ts';
+import { Customer } from './support/customer.ts';
+import { type BareKms, openUnsealed } from './support/keks.ts';
+import { startKms, type TestKms } from './support/kms.ts';
+import { KeyCalls } from './support/lifecycle.ts';
+
+const NAME = 'a-dek';
+let customer: Customer;
+let kms: TestKms;
+let calls: KeyCalls;
+let token: string;
+
+beforeEach(async () => {
+  customer = await Customer.start();
+  // The longest wait after a failure.
+  vi.spyOn(Math, 'random').mockReturnValue(1);
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await kms[Symbol.asyncDispose]();
+  await customer[Symbol.asyncDispose]();
+});
+
+async function begin(protectEveryMs?: number): Promise<void> {
+  kms = await startKms({
+    config: { outsideKeysFile: customer.file },
+    ...(protectEveryMs === undefined ? {} : { protectEveryMs }),
+  });
+  calls = await KeyCalls.of(kms);
+  token = await kms.fullToken();
+}
+
+const attach = (name = NAME, key = 'acme') =>
+  kms.api(`/v1/keys/${name}/outside`, { token, method: 'PUT', body: { key } });
+const detach = () => kms.api(`/v1/keys/${NAME}/outside`, { token, method: 'DELETE' });
+const read = async (name = NAME): Promise<KeyDetail> =>
+  keyDetailSchema.parse((await calls.read(name)).json());
+/** What each version needs besides the KEK. */
+const needsOf = async (name = NAME) => (await read(name)).versions.map(({ outside }) => outside ?? 'none');
+const rewraps = async () => (await kms.records()).filter(({ action }) => action === 'key.rewrap');
+
+/** A key of that many versions. */
+async function make(versions: number, name = NAME): Promise<void> {
+  await calls.create(name);
+  for (let version = 2; version <= versions; version++) await calls.post(name, 'rotate');
+}
+
+interface Node extends AsyncDisposable {
+  readonly clock: FakeClock;
+  readonly protection: VersionProtection;
+}
+
+/** Another process over the same store. */
+async function node(): Promise<Node> {
+  const bare: BareKms = await openUnsealed({ dataDir: kms.dataDir, ring: kms.kek });
+  const outside = new OutsideKeys({ file: customer.file, logger: bare.deps.logger });
+  const clock = bare.deps.clock as FakeClock;
+  const protection = new VersionProtection({
+    ...bare.deps,
+    outside,
+    caller: SYSTEM,
+    holder: randomUUID(),
+    restMs: 0,
+  });
+  return {
+    clock,
+    protection,
+    [Symbol.asyncDispose]: async () => {
+      await protection.stop();
+      await outside[Symbol.asyncDispose]();
+      await bare[Symbol.asyncDispose]();
+    },
+  };
+}
+
+describe('older versions of a key', () => {
+  it('are protected by the running service after an attachment, and open as before', async () => {
+    await begin(50);
+    await make(11);
+    const before = (await calls.export(NAME, 3)).json().key_material_b64;
+    await attach();
+    await expect.poll(() => needsOf()).toEqual(Array(12).fill('acme'));
+    expect((await calls.export(NAME, 3)).json().key_material_b64).toBe(before);
+    const [first] = await rewraps();
+    expect(first).toMatchObject({ actor: SYSTEM.actor, outcome: 'allowed', key: NAME });
+    customer.attitude = 'denying';
+    expect((await calls.export(NAME, 3)).json()).toMatchObject({ code: 'outside_key_denied' });
+    expect(await kms.verify()).toMatchObject({ intact: true });
+  });
+
+  it('are let go after a detachment, and follow to another outside key', async () => {
+    await begin();
+    await make(2);
+    await using one = await node();
+    await one.protection.run();
+    await attach();
+    await one.protection.run();
+    expect(await needsOf()).toEqual(Array(3).fill('acme'));
+    await attach(NAME, 'other');
+    await one.protection.run();
+    expect(await needsOf()).toEqual(Array(4).fill('other'));
+    await detach();
+    await one.protection.run();
+    expect(await needsOf()).toEqual(Array(5).fill('none'));
+  });
+
+  it('are found by a process that starts later, of keys of every state but destroyed ones', async () => {
+    await begin();
+    for (const name of ['gone-dek', 'off-dek', 'on-dek', 'single-dek']) {
+      await make(1, name);
+      if (name !== 'single-dek') await attach(name);
+    }
+    await calls.post('off-dek', 'disable');
+    await calls.shred('gone-dek');
+    customer.takeCalls();
+    await using one = await node();
+    await one.protection.run();
+    expect(await needsOf('on-dek')).toEqual(['acme', 'acme']);
+    expect(await needsOf('off-dek')).toEqual(['acme', 'acme']);
+    expect((await rewraps()).map(({ key }) => key)).toEqual(['off-dek', 'on-dek']);
+    customer.takeCalls();
+    await one.protection.run();
+    expect(customer.takeCalls()).toEqual([]);
+  });
+
+  it('are protected by one process at a time, and another one continues after it was interrupted', async () => {
+    await begin();
+    await make(20);
+    await attach();
+    const one = await node();
+    await using two = await node();
+    // The first call of the customer waits until the other process has seen the claim.
+    const { promise: asked, resolve: isAsked } = Promise.withResolvers<void>();
+    const { promise: opened, resolve: open } = Promise.withResolvers<void>();
+    customer.service.intercept = (_request, response) => {
+      isAsked();
+      void opened.then(() => response.destroy());
+    };
+    const running = one.protection.run();
+    await asked;
+    await two.protection.run();
+    expect(await rewraps()).toEqual([]);
+    open();
+    await running;
+    await one[Symbol.asyncDispose]();
+    customer.attitude = 'present';
+    await two.protection.run();
+    expect(await needsOf()).toEqual(Array(21).fill('acme'));
+    expect(await rewraps()).toHaveLength(3);
+  });
+
+  it('a stop ends the work after the present version, and keeps what is done', async () => {
+    await begin();
+    await make(4);
+    await attach();
+    const one = await node();
+    const { intercept } = customer.service;
+    let stopped: Promise<void> | undefined;
+    let asked = 0;
+    customer.takeCalls();
+    Object.defineProperty(customer.service, 'intercept', {
+      configurable: true,
+      get: () => {
+        // A version takes two calls. The stop comes in those of the second one.
+        if (++asked === 3) stopped = one.protection.stop();
+        return intercept;
+      },
+    });
+    await one.protection.run();
+    await stopped;
+    expect(await needsOf()).toEqual(['acme', 'acme', 'none', 'none', 'acme']);
+    await one[Symbol.asyncDispose]();
+  });
+
+  it.each(['denying', 'away'] as const)(
+    'wait while the customer is %s: one key of his is tried, and again after a while',
+    async (attitude) => {
+      await begin();
+      for (const name of ['a-dek', 'b-dek', 'c-dek']) {
+        await make(1, name);
+        await attach(name, name === 'c-dek' ? 'other' : 'acme');
+      }
+      const before = (await read()).revision;
+      customer.attitude = attitude;
+      await using one = await node();
+      customer.takeCalls();
+      await one.protection.run();
+      const tried = customer.takeCalls().filter((path) => path.endsWith('/acme'));
+      expect(tried).toHaveLength(1);
+      expect((await read()).revision).toBe(before);
+      await one.protection.run();
+      expect(customer.takeCalls()).toEqual([]);
+      // Exports of older versions go on.
+      expect((await calls.export('a-dek', 1)).status).toBe(200);
+      customer.attitude = 'present';
+      one.clock.advance(120_001);
+      await one.protection.run();
+      for (const name of ['a-dek', 'b-dek', 'c-dek']) expect(await needsOf(name)).not.toContain('none');
+    },
+  );
+});
