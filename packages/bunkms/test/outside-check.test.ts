@@ -178,7 +178,12 @@ describe('bunkms outside check of OpenBao', () => {
       ['a credential in the URL', { url: 'https://me:pw@bao.example' }, 'url: ', 'must have no credential'],
       ['a mount with slashes', { mount: '/transit/' }, 'mount: ', 'such as "transit"'],
       ['no token file', { token_file: 'absent' }, 'absent cannot be read (ENOENT)', 'put the file there'],
-      ['a folder as token file', { token_file: 'folder' }, 'folder cannot be read', 'correct token_file'],
+      [
+        'a folder as token file',
+        { token_file: 'folder' },
+        'folder is a folder: name a file',
+        'correct token_file',
+      ],
       ['an empty token file', { token_file: 'empty' }, 'empty holds no token', 'put the token into it'],
       ['two tokens', { token_file: 'two' }, 'two holds no token', 'nothing else'],
       ['JSON in the token file', { token_file: 'json' }, 'json holds no token', 'nothing else'],

@@ -77,7 +77,11 @@ function onDocument(program: Command, name: string, description: string) {
     .argument('<id>', 'its id');
 }
 
-/** A document may have such members. In MongoDB they mean something else. @param patch as the service took it. */
+/**
+ * A document may have such members. In MongoDB they mean something else.
+ *
+ * @param patch as the service took it.
+ */
 function warnOfOperators(patch: string): void {
   const names = patch.trimStart().startsWith('{') ? [...memberTexts(patch).keys()] : [];
   const operator = names.find((name) => /^\$[a-z]/i.test(name));

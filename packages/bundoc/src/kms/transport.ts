@@ -165,8 +165,8 @@ type Refusal = z.infer<typeof refusalSchema>;
 
 /**
  * Sends calls to BunKMS over undici. Calls are idempotent. They are retried after network errors, 429, 502,
- * 503 and 504, but not after the codes in {@link FINAL}, and not if the caller wants no retries. Retries have exponential
- * backoff and full jitter, and honour `Retry-After` up to the deadline.
+ * 503 and 504, but not after the codes in {@link FINAL}, and not if the caller wants no retries. Retries have
+ * exponential backoff and full jitter, and honour `Retry-After` up to the deadline.
  * One deadline covers all tries, so a frozen server cannot delay a caller longer.
  *
  * Every call carries the kept receipts, the stream of events included, but not {@link outage}: that is a

@@ -11,7 +11,7 @@ export interface LimitRates {
   readonly exportsPerToken: number;
   /** Exports per second of one key, for all callers. */
   readonly exportsPerKey: number;
-  /** Items per second that are encrypted, decrypted or rewrapped, and data keys, for one subject (see above). */
+  /** Items per second that are encrypted, decrypted or rewrapped, and data keys, for one subject. */
   readonly cryptoPerToken: number;
   /** The same under one key, for all callers. */
   readonly cryptoPerKey: number;

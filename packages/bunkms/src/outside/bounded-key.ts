@@ -52,6 +52,8 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
   /** Since when no call has had an answer. */
   #awaySinceMs: number | undefined;
   #hangs = false;
+  /** Whether a call tries a provider that hangs. */
+  #isTried = false;
 
   constructor(
     name: string,
@@ -141,18 +143,38 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
     this.#hangs = false;
   }
 
-  /** The deadline covers the wait. A result that comes later is wiped. @throws OutsideKeyError. */
+  /** Runs a call, unless the provider hangs and another one tries it. @throws OutsideKeyError. */
   async #inTime(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
-    if (this.#hangs && this.#calls.held > 0)
+    if (!this.#hangs) return await this.#untilDeadline(call);
+    if (this.#isTried)
       throw new OutsideKeyError('unavailable', 'it does not answer, and another call tries it');
+    this.#isTried = true;
+    try {
+      return await this.#untilDeadline(call);
+    } finally {
+      this.#isTried = false;
+    }
+  }
+
+  /** The deadline covers the wait. A result that comes later is wiped. @throws OutsideKeyError. */
+  async #untilDeadline(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
     const signal = AbortSignal.timeout(CALL_MS);
     const { promise: late, reject } = Promise.withResolvers<never>();
     const giveUp = () => reject(signal.reason);
     signal.addEventListener('abort', giveUp, { once: true });
-    const work = this.#run(call, signal);
+    let begunMs: number | undefined;
+    const work = this.#run(signal, () => {
+      begunMs = this.#clock.monotonic();
+      return call(signal);
+    });
     try {
       return await Promise.race([work, late]);
     } catch (error) {
+      if (begunMs !== undefined) {
+        // One that fails at once holds nothing up.
+        if (!signal.aborted) this.#hangs = false;
+        else if (this.#clock.monotonic() - begunMs >= HANGS_AFTER_MS) this.#hangs = true;
+      }
       if (error instanceof OutsideKeyError) throw error;
       work.then((result) => result.fill(0)).catch(() => undefined);
       if (error instanceof AppError)
@@ -166,15 +188,11 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
     }
   }
 
-  async #run(call: (signal: AbortSignal) => Promise<Buffer>, signal: AbortSignal): Promise<Buffer> {
+  async #run(signal: AbortSignal, call: () => Promise<Buffer>): Promise<Buffer> {
     using _place = await this.#calls.take(OF_KEY, 1, signal);
-    const begunMs = this.#clock.monotonic();
     try {
-      return await call(signal);
+      return await call();
     } catch (error) {
-      // One that fails at once holds nothing up.
-      if (!signal.aborted) this.#hangs = false;
-      else if (this.#clock.monotonic() - begunMs >= HANGS_AFTER_MS) this.#hangs = true;
       // Many services refuse an expired credential of ours as they refuse the use of a key.
       if (error instanceof OutsideKeyError && error.fault === 'denied')
         await this.#provider.checkCredential(signal);
