@@ -265,7 +265,9 @@ describe('a token from a function', () => {
   it('is named as expired when the service refuses it then, in a call and in a stream', async () => {
     const token = tokenOf('t', 1_000, 1_900);
     const refusedAt = async (nowS: number) => {
-      const { transport } = start([refusal(), refusal()], { token, now: () => nowS * 1_000 });
+      const body = JSON.stringify({ code: 'unauthenticated', title: 'a title' });
+      const silent = () => new Response(body, { status: 401 });
+      const { transport } = start([silent(), silent()], { token, now: () => nowS * 1_000 });
       const { signal } = new AbortController();
       const details: unknown[] = [];
       for (const call of [transport.send(get), transport.open(get, signal)])

@@ -32,8 +32,8 @@ interface Refusals {
 
 /**
  * Records refusals. For each caller and action, or key, some per minute have separate records. The others
- * share one record with their count at the end of the minute. So every refusal is in the chain, and nobody can
- * fill the disk with them.
+ * share one record with their count at the end of the minute. So every refusal is in the chain, and nobody
+ * can fill the disk with them.
  *
  * Memory, and the records of many callers, are bounded: callers without room in {@link Minutes} are one.
  */

@@ -20,7 +20,7 @@ export interface VersionProtectionDeps extends KeyDeps {
 }
 
 const TASK = 'key-protection';
-/** How long the claim of a silent process lasts, milliseconds: longer than one step with a slow outside key. */
+/** How long the claim of a silent process lasts, milliseconds: longer than a step with a slow outside key. */
 const CLAIM_MS = 60_000;
 /** Rest between steps: each has up to eight versions, and a record in the chain. */
 const REST_MS = 250;

@@ -9,7 +9,7 @@ export function outsideDetail({ key, identity, leaseTtlS }: KeyOutside) {
   >;
 }
 
-/** The identity of an outside key that only a wrapped version names. The next attachment gives the real one. */
+/** The identity of an outside key that only a wrapped version names, until the next attachment. */
 const UNKNOWN_IDENTITY = '0'.repeat(64);
 
 /**

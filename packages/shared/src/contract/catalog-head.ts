@@ -18,8 +18,8 @@ const BYTES = 72;
 const FILE_LENGTH = 80;
 const FILE = 84;
 /**
- * Maximum bytes of the copy of `project.json`. With 1,000 key versions it needs a third of that, and 1.1 MB if
- * outside keys with the largest wrapped shares protect them all.
+ * Maximum bytes of the copy of `project.json`. With 1,000 key versions it needs a third of that, and 1.1 MB
+ * if outside keys with the largest wrapped shares protect them all.
  */
 const FILE_BYTES_MAX = 1_310_720;
 

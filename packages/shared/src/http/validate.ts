@@ -47,7 +47,7 @@ function pathOf(part: RequestPart, path: readonly PropertyKey[]): string {
  * @throws AppError `not_found`.
  */
 export function requireNames(params: unknown): void {
-  if (Object.values(params ?? {}).includes(''))
+  if (Object.entries(params ?? {}).some(([name, value]) => name !== '*' && value === ''))
     throw new AppError('not_found', {
       detail: 'a name is missing in the path: give it, or leave the "/" out',
     });
