@@ -168,7 +168,7 @@ describe('the console of BunKMS', needs('chromium'), () => {
     await page.getByRole('row', { name: /^1 available .* the KEK$/ }).waitFor();
     await visitor.expectAccessible();
     await visitor.open('/console/keys/globex-dek');
-    await page.getByText('Leases').waitFor();
+    await page.getByRole('heading', { name: 'Leases' }).waitFor();
     expect(await page.getByRole('heading', { name: 'Outside key' }).count()).toBe(0);
   });
 

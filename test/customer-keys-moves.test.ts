@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { PostgresServer } from '@bundoc/shared/testing/postgres-server';
 import { needs } from '@bundoc/shared/testing/programs';
 import { patientUrl } from '@bundoc/shared/testing/timing';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ATTITUDES, type Attitude, Customer } from '../packages/bunkms/test/support/customer.ts';
 import { bundocCommand } from './support/bundoc-command.ts';
 import { startConfiguredBundoc } from './support/bundoc-process.ts';
@@ -54,12 +54,10 @@ describe('a project of a customer', needs('postgresql'), () => {
     const attached = await call(api, outside, { ...by, method: 'PUT', body: '{"key":"acme"}' });
     expect(attached.status, attached.text).toBe(200);
     expect((await call(api, `${outside}/rewrap`, { ...by, method: 'POST' })).status).toBe(200);
-    await expect
-      .poll(async () => {
-        await put(project);
-        return JSON.parse(await installation.stored.projectFile(project)).versions.length;
-      }, PATIENT)
-      .toBe(2);
+    await vi.waitFor(async () => {
+      await put(project);
+      expect(JSON.parse(await installation.stored.projectFile(project)).versions).toHaveLength(2);
+    }, PATIENT);
   };
   const bundoc = (...args: string[]) =>
     bundocCommand({ BUNDOC_URL: installation.url, BUNDOC_TOKEN: token }, args);

@@ -74,14 +74,15 @@ describe('by hand, with the Python of docs/security/open-by-hand.md', needs('pyt
         { timeout: 20_000, interval: 100 },
       )
       .toBe(2);
-    const files = await documents('by-two', 2);
     /** What the key of a version opens of the documents. */
-    const openedBy = (key: string) =>
-      files.map((file) => python(open, [file], key)).filter(({ status }) => status === 0);
+    const openedBy = async (key: string) =>
+      (await documents('by-two', 2))
+        .map((file) => python(open, [file], key))
+        .filter(({ status }) => status === 0);
 
     const first = python(unwrap, [projectFile, kek, '1'], '');
     expect(first.stderr).toBe('');
-    expect(openedBy(first.stdout).map(({ stdout }) => stdout)).toContain(expected);
+    expect((await openedBy(first.stdout)).map(({ stdout }) => stdout)).toContain(expected);
 
     const without = python(unwrap, [projectFile, kek, '2'], '');
     expect(without).toMatchObject({ status: 1, stdout: '' });
@@ -96,7 +97,8 @@ describe('by hand, with the Python of docs/security/open-by-hand.md', needs('pyt
     const { data } = (await unwrapped.json()) as { data: { plaintext: string } };
     const second = python(unwrap, [projectFile, kek, '2'], `${data.plaintext}\n`);
     expect(second.stderr).toBe('');
-    expect(openedBy(second.stdout)).toHaveLength(1);
+    await put('by-two', 'b');
+    expect(await openedBy(second.stdout)).toHaveLength(1);
     // Another share, and the DEK of another version, open nothing.
     expect(python(unwrap, [projectFile, kek, '2'], `${Buffer.alloc(32).toString('base64')}\n`).status).toBe(
       1,

@@ -40,12 +40,12 @@ describe('a service that cannot start', () => {
 
   it('names the missing file, and the command that makes it', async () => {
     const path = join(folder, 'none');
-    const data = join(folder, 'data');
+    const [data, keys] = [join(folder, 'data'), join(folder, 'keys')];
     const missing = `the file ${path} cannot be read (ENOENT);`;
     expect(await refusalOf('bundoc', { BUNDOC_KMS_TOKEN_FILE: path, BUNDOC_DATA_DIR: data })).toContain(
       `fatal: the configuration is not valid: BUNDOC_KMS_TOKEN_FILE: ${missing} make it with: bunkms init --service-token ${path}`,
     );
-    expect(await refusalOf('bunkms', { BUNKMS_KEK_FILE: path, BUNKMS_DATA_DIR: data })).toContain(
+    expect(await refusalOf('bunkms', { BUNKMS_KEK_FILE: path, BUNKMS_DATA_DIR: keys })).toContain(
       `fatal: the configuration is not valid: BUNKMS_KEK_FILE: ${missing} put the KEK of the installation there; only for a new one, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
     );
   });

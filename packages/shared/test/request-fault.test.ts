@@ -93,7 +93,7 @@ describe('a method that a path does not support', () => {
   });
 
   it('is 404 where the path ends with a slash in place of a name', async () => {
-    for (const method of ['GET', 'POST', 'DELETE']) {
+    for (const method of ['POST', 'DELETE']) {
       const answer = await sendRaw(running.port, get('/items/').replace('GET', method));
       expect(expectProblem(answer, 'not_found').detail).toContain('leave the "/" out');
     }
