@@ -77,7 +77,9 @@ describe('a project of a customer', needs('postgresql'), () => {
       expect(refused.code).not.toBe(0);
       const { failed, written } = JSON.parse(refused.stdout);
       expect(written).toBe(1);
-      expect(failed).toEqual(ATTITUDES.toSorted().map((project) => ({ project, code: CODE[attitude] })));
+      expect(failed).toHaveLength(ATTITUDES.length);
+      for (const project of ATTITUDES)
+        expect(failed).toContainEqual(expect.objectContaining({ project, code: CODE[attitude] }));
       await become('present');
       const complete = await bundoc('backup', '--all', folder, '--json');
       expect(complete).toMatchObject({ code: 0 });
@@ -94,7 +96,7 @@ describe('a project of a customer', needs('postgresql'), () => {
       expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining(CODE[attitude]) });
       await become('present', [attitude]);
       expect(await bundoc('move', attitude)).toMatchObject({ code: 0 });
-      expect(await read(attitude)).toBe('project_moved');
+      expect(await read(attitude)).toBe('project_elsewhere');
     },
   );
 

@@ -145,25 +145,29 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
 
   /** Runs a call, unless the provider hangs and another one tries it. @throws OutsideKeyError. */
   async #inTime(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
-    if (!this.#hangs) return await this.#untilDeadline(call);
-    if (this.#isTried)
-      throw new OutsideKeyError('unavailable', 'it does not answer, and another call tries it');
+    if (!this.#hangs) return await this.#untilDeadline(call, { isTry: false });
+    if (this.#isTried) throw triedByAnother();
     this.#isTried = true;
     try {
-      return await this.#untilDeadline(call);
+      return await this.#untilDeadline(call, { isTry: true });
     } finally {
       this.#isTried = false;
     }
   }
 
   /** The deadline covers the wait. A result that comes later is wiped. @throws OutsideKeyError. */
-  async #untilDeadline(call: (signal: AbortSignal) => Promise<Buffer>): Promise<Buffer> {
+  async #untilDeadline(
+    call: (signal: AbortSignal) => Promise<Buffer>,
+    { isTry }: { isTry: boolean },
+  ): Promise<Buffer> {
     const signal = AbortSignal.timeout(CALL_MS);
     const { promise: late, reject } = Promise.withResolvers<never>();
     const giveUp = () => reject(signal.reason);
     signal.addEventListener('abort', giveUp, { once: true });
     let begunMs: number | undefined;
     const work = this.#run(signal, () => {
+      // It began to hang while this call waited.
+      if (this.#hangs && !isTry) throw triedByAnother();
       begunMs = performance.now();
       return call(signal);
     });
@@ -199,6 +203,10 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
       throw error;
     }
   }
+}
+
+function triedByAnother(): OutsideKeyError {
+  return new OutsideKeyError('unavailable', 'it does not answer, and another call tries it');
 }
 
 function isSecret({ length }: Uint8Array): boolean {
