@@ -42,8 +42,10 @@ describe('a project of a customer', needs('postgresql'), () => {
   const path = (project: string) => `/v1/projects/${project}/collections/c/documents/a`;
   const put = (project: string) =>
     call(installation.url, path(project), { method: 'PUT', token, body: '{"n":1}' });
+  const answerOf = async (project: string, url = installation.url) =>
+    (await call(url, path(project), { token })).json();
   const read = async (project: string, url = installation.url) => {
-    const answer = (await call(url, path(project), { token })).json();
+    const answer = await answerOf(project, url);
     return answer['code'] ?? answer['n'];
   };
   /** All versions of its key need the customer, and Bundoc uses the newest one. */
@@ -73,6 +75,7 @@ describe('a project of a customer', needs('postgresql'), () => {
     async (attitude) => {
       const folder = join(installation.folder, `backups-${attitude}`);
       await become(attitude);
+      expect(await answerOf(attitude)).toMatchObject({ code: CODE[attitude], outside_key: 'acme' });
       const refused = await bundoc('backup', '--all', folder, '--json');
       expect(refused.code).not.toBe(0);
       const { failed, written } = JSON.parse(refused.stdout);

@@ -26,6 +26,12 @@ describe('a refusal during a backup of all projects', () => {
     },
   );
 
+  it('fails one project only when its customer is away, at once', () => {
+    const away = new BundocError('kms_unavailable', { status: 503, problem: { outside_key: 'acme' } });
+    expect(mayConcernAll(away)).toBe(false);
+    expect(pauseAfter(away, 1)).toBeUndefined();
+  });
+
   it.each(['network_error', 'unauthenticated', 'forbidden'])('ends the run with the first %s', (code) => {
     expect(endsRun(refusal(code), 0)).toBe(true);
   });

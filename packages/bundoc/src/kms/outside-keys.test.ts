@@ -2,7 +2,6 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { OutsideKeys } from './outside-keys.ts';
-import { OutsideKeyFailed } from './port.ts';
 
 let clock: FakeClock;
 let outside: OutsideKeys;
@@ -23,8 +22,7 @@ const ask = async (keyName: string, outsideKey = 'acme', retryAfterS = 5): Promi
     await outside.during(keyName, async () => {
       calls++;
       await Promise.resolve();
-      const cause = new OutsideKeyFailed('no answer', outsideKey);
-      if (away.has(outsideKey)) throw new AppError('kms_unavailable', { cause, retryAfterS });
+      if (away.has(outsideKey)) throw new AppError('kms_unavailable', { outsideKey, retryAfterS });
     });
     outside.answered(keyName, outsideKey);
     return 'ok';
@@ -76,7 +74,7 @@ describe('the outside keys of customers', () => {
 
   it('one that denies its use has answered, which ends its pause', async () => {
     await ask('a-dek');
-    const denied = new AppError('project_disabled', { cause: new OutsideKeyFailed('denied', 'acme') });
+    const denied = new AppError('project_disabled', { outsideKey: 'acme' });
     await expect(outside.during('b-dek', () => Promise.reject(denied))).rejects.toBe(denied);
     expect(await callsOf(() => ask('a-dek'))).toBe(1);
   });

@@ -1,7 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
-import { OutsideKeyFailed } from './port.ts';
 
 /** As many keys as a cache keeps of customers. */
 const REMEMBERED_MAX = 20_000;
@@ -78,15 +77,15 @@ export class OutsideKeys {
     const nowMs = this.#clock.monotonic();
     if (nowMs < untilMs)
       throw new AppError('kms_unavailable', {
-        cause: new OutsideKeyFailed('the outside key did not answer lately', outsideKey),
+        outsideKey,
         retryAfterS: (untilMs - nowMs) / 1_000,
       });
     this.#pausedUntilMs.set(outsideKey, nowMs + TRIAL_MS);
   }
 
   #learn(keyName: string, error: unknown): void {
-    if (!(error instanceof AppError && error.cause instanceof OutsideKeyFailed)) return;
-    const { outsideKey } = error.cause;
+    if (!(error instanceof AppError) || error.outsideKey === undefined) return;
+    const { outsideKey } = error;
     // One that denies has answered.
     this.answered(keyName, outsideKey);
     if (error.code !== 'kms_unavailable') return;

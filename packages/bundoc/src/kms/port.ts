@@ -28,20 +28,6 @@ export class KeyRefused extends Error {
   override readonly name = 'KeyRefused';
 }
 
-/**
- * The cause of a refusal by an outside key of a customer: `kms_unavailable` when it does not answer,
- * `project_disabled` when it denies its use.
- */
-export class OutsideKeyFailed extends Error {
-  override readonly name = 'OutsideKeyFailed';
-  readonly outsideKey: string;
-
-  constructor(message: string, outsideKey: string) {
-    super(`${message}: ${outsideKey}`);
-    this.outsideKey = outsideKey;
-  }
-}
-
 /** A storage in its current generation at the key service. */
 export interface ActingStorage {
   readonly storage: string;

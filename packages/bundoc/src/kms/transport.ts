@@ -15,7 +15,7 @@ import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import type { ClockSkew } from './clock-skew.ts';
-import { KeyRefused, OutsideKeyFailed } from './port.ts';
+import { KeyRefused } from './port.ts';
 import { type Receipts, recordsOf } from './receipts.ts';
 
 export interface KmsTransportOptions {
@@ -65,16 +65,23 @@ class TryFailed extends Error {
   readonly retryAfterS: number | undefined;
   /** Whether BunKMS refused the key. */
   readonly isRefusal: boolean;
+  /** The outside key that failed. */
+  readonly outsideKey: string | undefined;
 
   constructor(
     message: string,
     retryable: boolean,
-    options: ErrorOptions & { retryAfterS?: number | undefined; isRefusal?: boolean } = {},
+    options: ErrorOptions & {
+      retryAfterS?: number | undefined;
+      isRefusal?: boolean;
+      outsideKey?: string | undefined;
+    } = {},
   ) {
     super(message, { cause: options.cause });
     this.retryable = retryable;
     this.retryAfterS = options.retryAfterS;
     this.isRefusal = options.isRefusal ?? false;
+    this.outsideKey = options.outsideKey;
   }
 }
 
@@ -291,10 +298,11 @@ export class KmsTransport {
           { err: error, method, url: new URL(this.#options.url).origin, path: path.split('/')[2] },
           'call to BunKMS failed',
         );
-      const retryAfterS = error instanceof TryFailed ? error.retryAfterS : undefined;
+      const { retryAfterS, outsideKey } = error instanceof TryFailed ? error : {};
       throw new AppError('kms_unavailable', {
         cause: causeOf(error),
         retryAfterS: retryAfterS ?? RETRY_AFTER_S,
+        outsideKey,
       });
     } finally {
       clearTimeout(timer);
@@ -335,13 +343,14 @@ export class KmsTransport {
     const verdict = code === undefined ? undefined : VERDICTS[code];
     if (verdict !== undefined)
       throw new AppError(verdict, {
-        cause: outsideFailureOf(refusal) ?? new Error(`BunKMS answered ${code}`),
+        cause: new Error(`BunKMS answered ${code}`),
+        outsideKey: outsideKeyOf(refusal),
         storage: refusal?.storage,
         ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
       });
     const retryable = [429, 502, 503, 504].includes(status) && !FINAL.has(code ?? '');
     throw new TryFailed(answerLine(status, code, reply.receipts), retryable, {
-      cause: outsideFailureOf(refusal),
+      outsideKey: outsideKeyOf(refusal),
       retryAfterS,
       isRefusal: code !== undefined && REFUSALS.has(status),
     });
@@ -398,13 +407,12 @@ export class KmsTransport {
 /** Why there was no usable answer, for callers that tell causes apart. */
 function causeOf(error: unknown): unknown {
   if (!(error instanceof TryFailed)) return error;
-  if (error.isRefusal) return new KeyRefused(error.message);
-  return error.cause instanceof OutsideKeyFailed ? error.cause : error;
+  return error.isRefusal ? new KeyRefused(error.message) : error;
 }
 
-function outsideFailureOf(refusal: Refusal | undefined): OutsideKeyFailed | undefined {
-  if (refusal?.outside_key === undefined || !OUTSIDE_FAILURES.has(refusal.code)) return undefined;
-  return new OutsideKeyFailed(`BunKMS answered ${refusal.code}`, refusal.outside_key);
+/** The outside key that failed as a whole. */
+function outsideKeyOf(refusal: Refusal | undefined): string | undefined {
+  return refusal !== undefined && OUTSIDE_FAILURES.has(refusal.code) ? refusal.outside_key : undefined;
 }
 
 /**

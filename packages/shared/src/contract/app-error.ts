@@ -13,7 +13,7 @@ export interface AppErrorOptions extends ErrorOptions {
   readonly allow?: readonly string[];
   /** The storage that holds the requested key or project. */
   readonly storage?: string | undefined;
-  /** The outside key that was asked for it. */
+  /** The outside key that denies its use, or does not answer. */
   readonly outsideKey?: string | undefined;
   /** When the refusal ends, ISO 8601. */
   readonly until?: string | undefined;
