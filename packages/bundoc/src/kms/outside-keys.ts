@@ -37,6 +37,11 @@ export class OutsideKeys {
     return this.#outsideOf.has(keyName);
   }
 
+  /** The outside key of a key; empty while its name is unknown. */
+  of(keyName: string): string {
+    return this.#outsideOf.get(keyName) ?? '';
+  }
+
   /** The key may be under another outside key now, or under none. */
   changed(keyName: string): void {
     if (this.#outsideOf.has(keyName)) this.#outsideOf.set(keyName, '');
@@ -71,7 +76,7 @@ export class OutsideKeys {
   }
 
   #requireNoPause(keyName: string): void {
-    const outsideKey = this.#outsideOf.get(keyName) ?? '';
+    const outsideKey = this.of(keyName);
     const untilMs = this.#pausedUntilMs.get(outsideKey);
     if (untilMs === undefined) return;
     const nowMs = this.#clock.monotonic();

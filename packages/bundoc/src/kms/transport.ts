@@ -91,8 +91,8 @@ type Method = 'GET' | 'POST';
  * Calls that have connections of their own: `customers` for keys that an outside key protects as well, and
  * `creations`, because a key may be under one from its birth. What is asked there may hang.
  */
-type Lane = 'ordinary' | 'creations' | 'customers';
-const CONNECTIONS_OF_LANE = 16;
+export type Lane = 'ordinary' | 'creations' | 'customers';
+export const CONNECTIONS_OF_LANE = 16;
 
 interface CallOptions {
   /** {@link RETRIES_MAX} by default. */
