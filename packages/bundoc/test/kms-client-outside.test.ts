@@ -49,10 +49,28 @@ describe('calls for keys that customers hold', () => {
       outside.answered(name, 'other');
       expect((await client.exportKey(name)).version).toBe(1);
     }
-    const outcomes = await Promise.race([waiting, client.exportKey('acme0-dek').catch((error) => error)]);
-    expect(outcomes).toMatchObject({ code: 'kms_unavailable' });
     await client.close();
     await waiting;
+  });
+
+  it('wait in turn for a customer with many closed projects, and none of them is refused', async () => {
+    const outside = new OutsideKeys(systemClock);
+    let atOnce = 0;
+    let most = 0;
+    const { client } = await startScripted(
+      (request, response) => {
+        most = Math.max(most, ++atOnce);
+        setTimeout(() => {
+          atOnce--;
+          answer(response, 200, exported({ name: keyOf(request.url), outside_key: 'acme' }));
+        }, 20);
+      },
+      { outside },
+    );
+    for (const name of many(600)) outside.expect(name);
+    const keys = await Promise.all(many(600).map((name) => client.exportKey(name)));
+    expect(keys).toHaveLength(600);
+    expect(most).toBeLessThanOrEqual(16);
   });
 
   it('creations that hang take no connection of exports', async () => {

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
 import { BoundedKey } from '../src/outside/bounded-key.ts';
@@ -68,6 +69,34 @@ it('while a provider hangs, one call at a time tries it; an answer lets all of t
   const both = [key.unwrap(BLOB), key.unwrap(BLOB)].map(outcomeOf);
   await provider.endAll(2);
   expect(await Promise.all(both)).toEqual(['ok', 'ok']);
+});
+
+it('a provider that is slow under load, and still answers, does not count as one that hangs', async () => {
+  const provider = new HeldProvider();
+  await using key = new BoundedKey('held', 'test', provider);
+  const calls = Array.from({ length: 4 }, () => outcomeOf(key.unwrap(BLOB)));
+  await sleep(1_000);
+  provider.held.shift()?.(Buffer.from(SECRET));
+  const late = 'no answer within 1.5 s';
+  expect((await Promise.all(calls)).toSorted()).toEqual([late, late, late, 'ok']);
+  provider.held.length = 0;
+  const both = [key.unwrap(BLOB), key.unwrap(BLOB)].map(outcomeOf);
+  await provider.endAll(2);
+  expect(await Promise.all(both)).toEqual(['ok', 'ok']);
+});
+
+it('a provider that answers with the secret itself, or with none, is not counted as one that works', async () => {
+  const provider = new HeldProvider();
+  provider.wrap = () => Promise.resolve(Buffer.from(SECRET));
+  const outcomes: string[] = [];
+  await using key = new BoundedKey('held', 'test', provider, { onCall: (one) => outcomes.push(one) });
+  await expect(key.wrap(SECRET)).rejects.toMatchObject({ fault: 'unavailable', retryAfterS: 1 });
+  const call = key.unwrap(BLOB);
+  await Promise.all([
+    expect(call).rejects.toMatchObject({ fault: 'damaged' }),
+    provider.endAll(1, Buffer.alloc(5)),
+  ]);
+  expect(outcomes).toEqual(['unavailable', 'damaged']);
 });
 
 it('a refusal says when to ask again: the later, the longer the provider is away; an answer ends that', async () => {

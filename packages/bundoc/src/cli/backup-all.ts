@@ -23,7 +23,14 @@ import {
   writeManifest,
 } from '../operations/backup-manifest.ts';
 import { isInPlace, withBackupFolder } from './backup-folder.ts';
-import { endsRun, type Failed, failureOf, mayConcernAll, pauseAfter } from './backup-refusals.ts';
+import {
+  endsRun,
+  type Failed,
+  failureOf,
+  isCustomerAway,
+  mayConcernAll,
+  pauseAfter,
+} from './backup-refusals.ts';
 import { receiveBackup } from './receive-backup.ts';
 import { clientOf, type ServiceAccess } from './service-client.ts';
 import { MIB } from './transfer-bar.ts';
@@ -110,6 +117,12 @@ interface RunOptions {
   readonly earlier: BackupSet | undefined;
 }
 
+/** A project, and what the service calls its state. */
+interface Listed {
+  readonly project: string;
+  readonly lastChange: string | undefined;
+}
+
 /** One run over the projects of a service. */
 class BackupRun {
   readonly #options: RunOptions;
@@ -119,6 +132,8 @@ class BackupRun {
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #listed = new Set<string>();
+  /** Those whose customer is away, until they are tried again. */
+  #away: (Listed & { readonly error: BundocError })[] | undefined = [];
   #written = 0;
   #unchanged = 0;
   #bytes = 0;
@@ -145,14 +160,17 @@ class BackupRun {
         bar.update(this.#written + this.#unchanged + this.#failed.length, {
           mib: (this.#bytes / MIB).toFixed(1),
         });
-      const projects = this.#projects();
-      const work = async () => {
-        for await (const { project, lastChange } of projects) {
-          await this.#one(project, lastChange, journal, show);
-          show();
-        }
+      const backUp = async (projects: AsyncGenerator<Listed>) => {
+        const work = async () => {
+          for await (const listed of projects) {
+            await this.#one(listed, journal, show);
+            show();
+          }
+        };
+        await this.#together(Array.from({ length: AT_ONCE }, () => work));
       };
-      await this.#together(Array.from({ length: AT_ONCE }, () => work));
+      await backUp(this.#projects());
+      await backUp(this.#later());
     }
     const gone = await this.#findGone();
     const at = new Date().toISOString();
@@ -190,8 +208,18 @@ class BackupRun {
     return count;
   }
 
+  /** Those whose customer was away, once he was given the time that the service says. */
+  async *#later(): AsyncGenerator<Listed> {
+    const away = this.#away ?? [];
+    this.#away = undefined;
+    const pauseMs = Math.max(0, ...away.map(({ error }) => error.retryAfterMs ?? 0));
+    if (pauseMs > 0)
+      await sleep(pauseMs, undefined, { signal: this.#signal }).catch(() => this.#signal.throwIfAborted());
+    yield* away;
+  }
+
   /** The projects, each with what the service calls its state. No project is opened. */
-  async *#projects() {
+  async *#projects(): AsyncGenerator<Listed> {
     let cursor: string | undefined;
     do {
       const page = await this.#options.bundoc.projectsPage({
@@ -211,12 +239,8 @@ class BackupRun {
     } while (cursor !== undefined);
   }
 
-  async #one(
-    project: string,
-    lastChange: string | undefined,
-    journal: Journal,
-    show: () => void,
-  ): Promise<void> {
+  async #one(listed: Listed, journal: Journal, show: () => void): Promise<void> {
+    const { project, lastChange } = listed;
     const earlier = this.#entries.get(project);
     if (earlier !== undefined && (await this.#isUnchanged(earlier, lastChange))) {
       this.#unchanged++;
@@ -235,6 +259,10 @@ class BackupRun {
       // Deleted since it was listed.
       if (hasCode(error, 'project_not_found', 'project_destroyed')) {
         this.#listed.delete(project);
+        return;
+      }
+      if (isCustomerAway(error) && this.#away !== undefined) {
+        this.#away.push({ ...listed, error });
         return;
       }
       this.#failed.push(failureOf(project, error));

@@ -26,7 +26,7 @@ describe('a refusal during a backup of all projects', () => {
     },
   );
 
-  it('fails one project only when its customer is away, at once', () => {
+  it('waits for no customer who is away, and ends no run for him', () => {
     const away = new BundocError('kms_unavailable', { status: 503, problem: { outside_key: 'acme' } });
     expect(mayConcernAll(away)).toBe(false);
     expect(pauseAfter(away, 1)).toBeUndefined();

@@ -54,19 +54,19 @@ export function pauseAfter(error: unknown, tries: number): number | undefined {
   // A damaged answer may come from a service or a proxy that was restarted.
   const isPassing = error instanceof BackupDamaged || isOneOf(error, PASSING);
   const triesMax = hasCode(error, 'rate_limited') ? LIMITED_TRIES_MAX : TRIES_MAX;
-  if (!isPassing || tries >= triesMax || isOfCustomer(error)) return undefined;
+  if (!isPassing || tries >= triesMax || isCustomerAway(error)) return undefined;
   const retryAfterMs = error instanceof BundocError ? (error.retryAfterMs ?? 0) : 0;
   return retryAfterMs + backoffMs(BACKOFF, tries);
 }
 
 /** Whether the refusal may be one of the whole service, rather than of a project. */
 export function mayConcernAll(error: unknown): boolean {
-  return isOneOf(error, OF_ALL) && !isOfCustomer(error);
+  return isOneOf(error, OF_ALL) && !isCustomerAway(error);
 }
 
-/** A customer may be away for days, with many projects. The next run asks again. */
-function isOfCustomer(error: unknown): boolean {
-  return error instanceof BundocError && error.problem['outside_key'] !== undefined;
+/** A customer may be away for days, with many projects: each is tried once more at the end of the run. */
+export function isCustomerAway(error: unknown): error is BundocError {
+  return hasCode(error, 'kms_unavailable') && error.problem['outside_key'] !== undefined;
 }
 
 /** @param inRow how many projects in a row had a refusal that {@link mayConcernAll}. */

@@ -99,7 +99,7 @@ export class KeyCache {
       fetch: (id: string) => this.#fetchAgain(id),
     };
     this.#background = new BackgroundFetches(ports);
-    this.#backgroundOfCustomers = new BackgroundFetches(ports);
+    this.#backgroundOfCustomers = new BackgroundFetches({ ...ports, groupOf: (id) => this.#outsideOf(id) });
   }
 
   /** Number of cached keys. */
@@ -278,6 +278,12 @@ export class KeyCache {
 
   #backgroundOf({ key }: CachedKey): BackgroundFetches {
     return isUnderOutsideKey(key.wrapped) ? this.#backgroundOfCustomers : this.#background;
+  }
+
+  /** The outside key of a cached key, if it is known. */
+  #outsideOf(id: string): string | undefined {
+    const project = this.#cached.peek(id)?.project;
+    return project === undefined ? undefined : this.#options.outside?.of(dekNameOf(project));
   }
 
   #fetchInBackground(): void {

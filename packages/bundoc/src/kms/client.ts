@@ -1,4 +1,3 @@
-import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { projectIdSchema } from '@bundoc/shared/contract/documents';
 import {
@@ -35,11 +34,10 @@ import { z } from 'zod';
 import { OutsideKeys } from './outside-keys.ts';
 import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
 import {
-  CONNECTIONS_OF_LANE,
+  type CallOptions,
   type Expected,
   KmsTransport,
   type KmsTransportOptions,
-  type Lane,
   RETRY_AFTER_S,
 } from './transport.ts';
 
@@ -49,13 +47,6 @@ const DELETIONS_AT_ONCE = 100;
 const KEYS_AT_ONCE = 50;
 /** The time to retry when an operator must replace the service token first. */
 const RETRY_AFTER_REFUSED_S = 60;
-
-/**
- * Connections of customers that one outside key may have, as many as BunKMS makes calls of it. All keys whose
- * outside key is unknown have as many.
- */
-const PLACES_OF_KEY = 8;
-const PLACE_WAIT_MS = 1_000;
 
 export interface KmsClientOptions extends KmsTransportOptions {
   /** What is known of customers' outside keys; commands know nothing at first. */
@@ -70,16 +61,11 @@ export class KmsClient implements StorageCalls {
   readonly #clock: Clock;
   readonly #transport: KmsTransport;
   readonly #outside: OutsideKeys;
-  /** For calls on the connections of customers. */
-  readonly #places: Pool;
 
   constructor(options: KmsClientOptions) {
     this.#clock = options.clock;
     this.#outside = options.outside ?? new OutsideKeys(options.clock);
     this.#transport = new KmsTransport(options);
-    const { clock } = options;
-    const sizes = { capacity: CONNECTIONS_OF_LANE, subjectMax: PLACES_OF_KEY, waitMs: PLACE_WAIT_MS };
-    this.#places = new Pool({ name: 'calls for keys of customers', ...sizes, clock });
   }
 
   async exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey> {
@@ -234,26 +220,10 @@ export class KmsClient implements StorageCalls {
 
   /** A call that BunKMS may answer only after an outside key has. */
   #askFor(name: string, method: 'GET' | 'POST', path: string, expected: Expected[], body?: unknown) {
-    const ask = (lane: Lane) => this.#transport.call(method, path, expected, body, { lane });
-    return this.#outside.during(name, () => {
-      if (this.#outside.isExpected(name)) return this.#inTurn(name, () => ask('customers'));
-      return ask(path === '/v1/keys' ? 'creations' : 'ordinary');
-    });
-  }
-
-  /** Lets the outside key go first that has used least of the connections. */
-  async #inTurn<T>(name: string, ask: () => Promise<T>): Promise<T> {
-    using place = await this.#places
-      .take({ subject: this.#outside.of(name), project: '' }, 1)
-      .catch((cause) => {
-        throw new AppError('kms_unavailable', { cause, retryAfterS: RETRY_AFTER_S });
-      });
-    const begunMs = this.#clock.monotonic();
-    try {
-      return await ask();
-    } finally {
-      this.#places.accounts.charge(place.account, (this.#clock.monotonic() - begunMs) * 1_000);
-    }
+    const options: CallOptions = this.#outside.isExpected(name)
+      ? { lane: 'customers', outsideKey: this.#outside.of(name) }
+      : { lane: path === '/v1/keys' ? 'creations' : 'ordinary' };
+    return this.#outside.during(name, () => this.#transport.call(method, path, expected, body, options));
   }
 
   /** Changes a key on behalf of a storage. */

@@ -79,6 +79,21 @@ describe('the outside keys of customers', () => {
     expect(await callsOf(() => ask('a-dek'))).toBe(1);
   });
 
+  it('a refusal of another kind tells nothing of it: the next call tries it', async () => {
+    await ask('a-dek');
+    clock.advance(5_000);
+    const limited = new AppError('kms_unavailable', { retryAfterS: 1 });
+    await expect(outside.during('a-dek', () => Promise.reject(limited))).rejects.toBe(limited);
+    expect(await callsOf(() => ask('a-dek'))).toBe(1);
+  });
+
+  it('a call that succeeds after a pause ends it, also one that names no outside key', async () => {
+    await ask('a-dek');
+    clock.advance(5_000);
+    await outside.during('a-dek', () => Promise.resolve());
+    expect(await callsOf(() => Promise.all([ask('a-dek'), ask('a-dek')]))).toBe(2);
+  });
+
   it('a key that was changed is asked for in spite of a pause: it may be under another one', async () => {
     await ask('a-dek');
     outside.changed('a-dek');

@@ -66,26 +66,29 @@ export class OutsideKeys {
    * @throws AppError `kms_unavailable` at once during a pause, and what the call throws.
    */
   async during<T>(keyName: string, call: () => Promise<T>): Promise<T> {
-    this.#requireNoPause(keyName);
+    const tried = this.#requireNoPause(keyName);
     try {
-      return await call();
+      const answer = await call();
+      this.#pausedUntilMs.delete(tried);
+      return answer;
     } catch (error) {
+      // A refusal that is not one of the outside key tells nothing of it: the next call tries it.
+      if (this.#pausedUntilMs.has(tried)) this.#pausedUntilMs.set(tried, this.#clock.monotonic());
       this.#learn(keyName, error);
       throw error;
     }
   }
 
-  #requireNoPause(keyName: string): void {
+  /** @returns the outside key that this call tries after a pause; empty without one. */
+  #requireNoPause(keyName: string): string {
     const outsideKey = this.of(keyName);
     const untilMs = this.#pausedUntilMs.get(outsideKey);
-    if (untilMs === undefined) return;
+    if (untilMs === undefined) return '';
     const nowMs = this.#clock.monotonic();
     if (nowMs < untilMs)
-      throw new AppError('kms_unavailable', {
-        outsideKey,
-        retryAfterS: (untilMs - nowMs) / 1_000,
-      });
+      throw new AppError('kms_unavailable', { outsideKey, retryAfterS: (untilMs - nowMs) / 1_000 });
     this.#pausedUntilMs.set(outsideKey, nowMs + TRIAL_MS);
+    return outsideKey;
   }
 
   #learn(keyName: string, error: unknown): void {

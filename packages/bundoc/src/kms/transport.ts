@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SecureContextOptions } from 'node:tls';
+import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
@@ -44,6 +45,8 @@ export const CALL_DEADLINE_MS = 4_500;
 /** A try gets a part of the deadline, so that there is time for another one. */
 const CONNECT_PART = 2 / 9;
 const ANSWER_PART = 4 / 9;
+/** Two calls of an outside key fit in it, of 1.5 s each: a new version is wrapped, and opened once. */
+const OUTSIDE_ANSWER_PART = 7 / 9;
 /** A stream of events that is silent for this time counts as dead, milliseconds. */
 const STREAM_SILENT_MS = 3 * HEARTBEAT_MS;
 const ANSWER_BYTES_MAX = 65_536;
@@ -91,14 +94,21 @@ type Method = 'GET' | 'POST';
  * Calls that have connections of their own: `customers` for keys that an outside key protects as well, and
  * `creations`, because a key may be under one from its birth. What is asked there may hang.
  */
-export type Lane = 'ordinary' | 'creations' | 'customers';
-export const CONNECTIONS_OF_LANE = 16;
+type Lane = 'ordinary' | 'creations' | 'customers';
+const CONNECTIONS_OF_LANE = 16;
+/**
+ * Connections of customers that one outside key may have, as many as BunKMS makes calls of it. All keys whose
+ * outside key is unknown have as many together.
+ */
+const CONNECTIONS_OF_OUTSIDE_KEY = 8;
 
-interface CallOptions {
+export interface CallOptions {
   /** {@link RETRIES_MAX} by default. */
   readonly retries?: number;
   /** `ordinary` by default. */
   readonly lane?: Lane;
+  /** The outside key that is asked on the lane of customers; empty while it is unknown. */
+  readonly outsideKey?: string;
 }
 
 /** One call. */
@@ -183,6 +193,7 @@ export class KmsTransport {
   readonly #options: KmsTransportOptions;
   readonly #deadlineMs: number;
   readonly #agents: Readonly<Record<Lane, Agent>>;
+  readonly #places: Pool;
   /** For answers without an end. */
   readonly #streamAgent: Agent;
   /** The running calls, each with a promise that resolves at its end. */
@@ -205,15 +216,28 @@ export class KmsTransport {
       bodyTimeout: options.streamSilentMs ?? STREAM_SILENT_MS,
       connections: 1,
     });
-    const ofLane = () =>
-      new Agent({
+    const ofLane = (part: number) => {
+      const timeoutMs = Math.round(this.#deadlineMs * part);
+      return new Agent({
         connect,
-        headersTimeout: answerTimeoutMs,
-        bodyTimeout: answerTimeoutMs,
+        headersTimeout: timeoutMs,
+        bodyTimeout: timeoutMs,
         maxResponseSize: ANSWER_BYTES_MAX,
         connections: CONNECTIONS_OF_LANE,
       });
-    this.#agents = { ordinary: ofLane(), creations: ofLane(), customers: ofLane() };
+    };
+    this.#agents = {
+      ordinary: ofLane(ANSWER_PART),
+      creations: ofLane(OUTSIDE_ANSWER_PART),
+      customers: ofLane(OUTSIDE_ANSWER_PART),
+    };
+    this.#places = new Pool({
+      name: 'connections of customers',
+      capacity: CONNECTIONS_OF_LANE,
+      subjectMax: CONNECTIONS_OF_OUTSIDE_KEY,
+      waitMs: this.#deadlineMs,
+      clock: options.clock,
+    });
   }
 
   /**
@@ -281,7 +305,7 @@ export class KmsTransport {
     path: string,
     expected: readonly Expected[],
     body?: unknown,
-    { retries = RETRIES_MAX, lane = 'ordinary' }: CallOptions = {},
+    { retries = RETRIES_MAX, lane = 'ordinary', outsideKey = '' }: CallOptions = {},
   ): Promise<Answer> {
     const { promise: over, resolve } = Promise.withResolvers<void>();
     const call = new AbortController();
@@ -290,7 +314,8 @@ export class KmsTransport {
     const timer = setTimeout(() => call.abort(), this.#deadlineMs);
     try {
       const asked = { method, path, expected, body, signal, dispatcher: this.#agents[lane] };
-      return await this.#retry(() => this.#try(asked), retries, signal);
+      const run = () => this.#retry(() => this.#try(asked), retries, signal);
+      return await (lane === 'customers' ? this.#inTurn(outsideKey, run, signal) : run());
     } catch (error) {
       if (error instanceof AppError) throw error;
       if (!this.#isClosing)
@@ -313,6 +338,25 @@ export class KmsTransport {
 
   get #connectTimeoutMs(): number {
     return Math.round(this.#deadlineMs * CONNECT_PART);
+  }
+
+  /**
+   * The outside key goes first that has used least of the connections.
+   *
+   * @throws AppError `kms_unavailable` when too many wait, or for too long, and what `run` throws.
+   */
+  async #inTurn<T>(outsideKey: string, run: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    const { clock } = this.#options;
+    const waiting = this.#places.take({ subject: outsideKey, project: '' }, 1, signal);
+    using place = await waiting.catch((cause) => {
+      throw new AppError('kms_unavailable', { cause, retryAfterS: RETRY_AFTER_S });
+    });
+    const begunMs = clock.monotonic();
+    try {
+      return await run();
+    } finally {
+      this.#places.accounts.charge(place.account, (clock.monotonic() - begunMs) * 1_000);
+    }
   }
 
   /** Retries while another try may succeed and can start before the deadline. */

@@ -17,7 +17,10 @@ import {
 /** Calls of one key at the same time, and those that wait for them. Others are refused at once. */
 const CALLS_MAX = 8;
 const WAITING_MAX = 64;
-/** A call that ran for so long without an answer hangs; others may have had too little time left. */
+/**
+ * A provider hangs when a call ran for so long, and none was answered meanwhile. Others may have had too little
+ * time left.
+ */
 const HANGS_AFTER_MS = CALL_MS / 2;
 /** When another call may succeed, seconds: as long as calls have failed, within these bounds. */
 const RETRY_AFTER_S = { min: 1, max: 15 };
@@ -52,6 +55,7 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
   /** Since when no call has had an answer. */
   #awaySinceMs: number | undefined;
   #hangs = false;
+  #answeredAtMs = Number.NEGATIVE_INFINITY;
   /** Whether a call tries a provider that hangs. */
   #isTried = false;
 
@@ -81,19 +85,23 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
 
   async wrap(secret: Uint8Array): Promise<Buffer> {
     assert(isSecret(secret), 'an outside key wraps 32 to 64 bytes');
-    const blob = await this.#call((signal) => this.#provider.wrap(secret, signal));
-    if (blob.indexOf(secret) !== -1)
-      throw new OutsideKeyError('unavailable', 'it answered with the secret itself, not wrapped');
-    if (blob.length > 0 && blob.length <= BLOB_BYTES_MAX) return blob;
-    const most = `at most ${BLOB_BYTES_MAX} are stored`;
-    throw new OutsideKeyError('unavailable', `the wrapped secret has ${blob.length} bytes; ${most}`);
+    return await this.#call(async (signal) => {
+      const blob = await this.#provider.wrap(secret, signal);
+      if (blob.indexOf(secret) !== -1)
+        throw new OutsideKeyError('unavailable', 'it answered with the secret itself, not wrapped');
+      if (blob.length > 0 && blob.length <= BLOB_BYTES_MAX) return blob;
+      const most = `at most ${BLOB_BYTES_MAX} are stored`;
+      throw new OutsideKeyError('unavailable', `the wrapped secret has ${blob.length} bytes; ${most}`);
+    });
   }
 
   async unwrap(blob: Uint8Array, facts: CallFacts = {}): Promise<Buffer> {
-    const secret = await this.#call((signal) => this.#provider.unwrap(blob, signal, facts), facts);
-    if (isSecret(secret)) return secret;
-    secret.fill(0);
-    throw new OutsideKeyError('damaged', 'what it unwraps is no secret of BunKMS');
+    return await this.#call(async (signal) => {
+      const secret = await this.#provider.unwrap(blob, signal, facts);
+      if (isSecret(secret)) return secret;
+      secret.fill(0);
+      throw new OutsideKeyError('damaged', 'what it unwraps is no secret of BunKMS');
+    }, facts);
   }
 
   async check(): Promise<void> {
@@ -141,6 +149,7 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
   #answered(): void {
     this.#awaySinceMs = undefined;
     this.#hangs = false;
+    this.#answeredAtMs = performance.now();
   }
 
   /** Runs a call, unless the provider hangs and another one tries it. @throws OutsideKeyError. */
@@ -177,7 +186,8 @@ export class BoundedKey implements OutsideKey, AsyncDisposable {
       if (begunMs !== undefined) {
         // One that fails at once holds nothing up.
         if (!signal.aborted) this.#hangs = false;
-        else if (performance.now() - begunMs >= HANGS_AFTER_MS) this.#hangs = true;
+        else if (performance.now() - Math.max(begunMs, this.#answeredAtMs) >= HANGS_AFTER_MS)
+          this.#hangs = true;
       }
       if (error instanceof OutsideKeyError) throw error;
       work.then((result) => result.fill(0)).catch(() => undefined);
