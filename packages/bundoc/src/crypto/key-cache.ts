@@ -98,8 +98,9 @@ export class KeyCache {
       perSecond: () => Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / REFRESH_PART),
       fetch: (id: string) => this.#fetchAgain(id),
     };
+    const groupOf = (id: string) => options.outside?.of(dekNameOf(this.#cached.peek(id)?.project ?? ''));
     this.#background = new BackgroundFetches(ports);
-    this.#backgroundOfCustomers = new BackgroundFetches({ ...ports, groupOf: (id) => this.#outsideOf(id) });
+    this.#backgroundOfCustomers = new BackgroundFetches({ ...ports, groupOf });
   }
 
   /** Number of cached keys. */
@@ -278,12 +279,6 @@ export class KeyCache {
 
   #backgroundOf({ key }: CachedKey): BackgroundFetches {
     return isUnderOutsideKey(key.wrapped) ? this.#backgroundOfCustomers : this.#background;
-  }
-
-  /** The outside key of a cached key, if it is known. */
-  #outsideOf(id: string): string | undefined {
-    const project = this.#cached.peek(id)?.project;
-    return project === undefined ? undefined : this.#options.outside?.of(dekNameOf(project));
   }
 
   #fetchInBackground(): void {

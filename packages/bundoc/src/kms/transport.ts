@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SecureContextOptions } from 'node:tls';
-import { Pool } from '@bundoc/shared/admission/pool';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { defined } from '@bundoc/shared/contract/defined';
 import { HEARTBEAT_MS } from '@bundoc/shared/contract/events';
@@ -18,6 +17,7 @@ import { z } from 'zod';
 import type { ClockSkew } from './clock-skew.ts';
 import { KeyRefused } from './port.ts';
 import { type Receipts, recordsOf } from './receipts.ts';
+import { TurnsOfCustomers } from './turns-of-customers.ts';
 
 export interface KmsTransportOptions {
   /** BunKMS's internal listener. */
@@ -96,11 +96,6 @@ type Method = 'GET' | 'POST';
  */
 type Lane = 'ordinary' | 'creations' | 'customers';
 const CONNECTIONS_OF_LANE = 16;
-/**
- * Connections of customers that one outside key may have, as many as BunKMS makes calls of it. All keys whose
- * outside key is unknown have as many together.
- */
-const CONNECTIONS_OF_OUTSIDE_KEY = 8;
 
 export interface CallOptions {
   /** {@link RETRIES_MAX} by default. */
@@ -193,7 +188,7 @@ export class KmsTransport {
   readonly #options: KmsTransportOptions;
   readonly #deadlineMs: number;
   readonly #agents: Readonly<Record<Lane, Agent>>;
-  readonly #places: Pool;
+  readonly #turns: TurnsOfCustomers;
   /** For answers without an end. */
   readonly #streamAgent: Agent;
   /** The running calls, each with a promise that resolves at its end. */
@@ -231,13 +226,7 @@ export class KmsTransport {
       creations: ofLane(OUTSIDE_ANSWER_PART),
       customers: ofLane(OUTSIDE_ANSWER_PART),
     };
-    this.#places = new Pool({
-      name: 'connections of customers',
-      capacity: CONNECTIONS_OF_LANE,
-      subjectMax: CONNECTIONS_OF_OUTSIDE_KEY,
-      waitMs: this.#deadlineMs,
-      clock: options.clock,
-    });
+    this.#turns = new TurnsOfCustomers(CONNECTIONS_OF_LANE, this.#deadlineMs, options.clock);
   }
 
   /**
@@ -315,7 +304,7 @@ export class KmsTransport {
     try {
       const asked = { method, path, expected, body, signal, dispatcher: this.#agents[lane] };
       const run = () => this.#retry(() => this.#try(asked), retries, signal);
-      return await (lane === 'customers' ? this.#inTurn(outsideKey, run, signal) : run());
+      return await (lane === 'customers' ? this.#turns.run(outsideKey, run, signal) : run());
     } catch (error) {
       if (error instanceof AppError) throw error;
       if (!this.#isClosing)
@@ -338,25 +327,6 @@ export class KmsTransport {
 
   get #connectTimeoutMs(): number {
     return Math.round(this.#deadlineMs * CONNECT_PART);
-  }
-
-  /**
-   * The outside key goes first that has used least of the connections.
-   *
-   * @throws AppError `kms_unavailable` when too many wait, or for too long, and what `run` throws.
-   */
-  async #inTurn<T>(outsideKey: string, run: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    const { clock } = this.#options;
-    const waiting = this.#places.take({ subject: outsideKey, project: '' }, 1, signal);
-    using place = await waiting.catch((cause) => {
-      throw new AppError('kms_unavailable', { cause, retryAfterS: RETRY_AFTER_S });
-    });
-    const begunMs = clock.monotonic();
-    try {
-      return await run();
-    } finally {
-      this.#places.accounts.charge(place.account, (clock.monotonic() - begunMs) * 1_000);
-    }
   }
 
   /** Retries while another try may succeed and can start before the deadline. */

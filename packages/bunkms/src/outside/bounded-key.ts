@@ -18,8 +18,8 @@ import {
 const CALLS_MAX = 8;
 const WAITING_MAX = 64;
 /**
- * A provider hangs when a call ran for so long, and none was answered meanwhile. Others may have had too little
- * time left.
+ * A provider hangs when a call ran for so long, and none was answered meanwhile. Others may have had too
+ * little time left.
  */
 const HANGS_AFTER_MS = CALL_MS / 2;
 /** When another call may succeed, seconds: as long as calls have failed, within these bounds. */
