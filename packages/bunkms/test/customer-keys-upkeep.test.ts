@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { VersionProtection } from '../src/keys/protect-versions.ts';
 import { OutsideKeys } from '../src/outside/outside-keys.ts';
 import { SYSTEM } from '../src/records/caller.ts';
+import { bunkms } from './support/command.ts';
 import { Customer } from './support/customer.ts';
 import { type BareKms, openUnsealed } from './support/keks.ts';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -205,4 +206,68 @@ describe('older versions of a key', () => {
       for (const name of ['a-dek', 'b-dek', 'c-dek']) expect(await needsOf(name)).not.toContain('none');
     },
   );
+
+  it('never wait for a key that can never be finished, because one of its outside keys is gone', async () => {
+    await begin();
+    await calls.create('a-dek');
+    await attach('a-dek', 'acme');
+    await attach('a-dek', 'other');
+    for (const name of ['b-dek', 'c-dek']) {
+      await calls.create(name);
+      await attach(name, 'other');
+    }
+    customer.service.keys.delete('acme');
+    await using one = await node();
+    await one.protection.run();
+    for (const name of ['b-dek', 'c-dek']) expect(await needsOf(name)).toEqual(['other', 'other']);
+    // It has a wait of its own, and is tried again after it.
+    customer.takeCalls();
+    await one.protection.run();
+    expect(customer.takeCalls()).toEqual([]);
+    one.clock.advance(120_001);
+    await one.protection.run();
+    expect(customer.takeCalls().some((path) => path.endsWith('/acme'))).toBe(true);
+  });
+
+  it('of a key that has failed wait for those of all others of its outside key', async () => {
+    await begin();
+    for (const name of ['a-dek', 'b-dek']) {
+      await make(1, name);
+      await attach(name);
+    }
+    customer.attitude = 'denying';
+    await using one = await node();
+    await one.protection.run();
+    customer.attitude = 'present';
+    one.clock.advance(120_001);
+    await one.protection.run();
+    expect((await rewraps()).map(({ key }) => key)).toEqual(['b-dek', 'a-dek']);
+  });
+});
+
+describe('bunkms outside rewrap --all', () => {
+  it('goes on after a key that fails, and names at the end those that failed and why', async () => {
+    await begin();
+    await calls.create('a-dek');
+    await attach('a-dek', 'acme');
+    await attach('a-dek', 'other');
+    await make(1, 'b-dek');
+    await attach('b-dek', 'other');
+    customer.service.keys.delete('acme');
+    const environment = {
+      ...{ BUNKMS_DATA_DIR: kms.dataDir, BUNKMS_KEK: kms.kek },
+      BUNKMS_OUTSIDE_KEYS_FILE: customer.file,
+    };
+    const run = (...more: string[]) => bunkms(environment, 'outside', 'rewrap', '--all', 'other', ...more);
+    const first = await run();
+    expect(first.code).toBe(1);
+    expect(first.stderr).toContain('1 key failed: a-dek (outside_key_');
+    expect(await needsOf('b-dek')).toEqual(['other', 'other']);
+    const again = await run('--json');
+    expect(again.code).toBe(1);
+    expect(JSON.parse(again.stdout)).toMatchObject({
+      keys: [{ name: 'b-dek', other_versions: [] }],
+      failed: [{ name: 'a-dek', detail: 'the outside key is acme' }],
+    });
+  });
 });

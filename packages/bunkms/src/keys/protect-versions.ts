@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasCode } from '@bundoc/shared/contract/app-error';
+import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { type AttachedKey, OUTSIDE_FAULTS } from '@bundoc/shared/contract/keys';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Caller } from '../records/caller.ts';
@@ -31,17 +31,25 @@ const PAGE = 500;
 /** Changes after which older versions of a key may be protected otherwise than its new ones. */
 const CHANGES: ReadonlySet<string> = new Set(['key.attach', 'key.detach', 'key.recover']);
 
-/** An outside key that has failed. */
+/** An outside key, or a key, that has failed. */
 interface Failure {
   readonly count: number;
   readonly untilMs: number;
+}
+
+/** A key that may have something left. */
+interface Pending {
+  /** The outside keys that it needs; empty while that is unknown. */
+  readonly needed: ReadonlySet<string>;
+  readonly failure?: Failure;
 }
 
 /**
  * Protects older versions of keys as their new ones are, in the background: after an attachment, a
  * detachment, and a move to another outside key. Only the stored data determine what is left, so any process
  * continues after an interruption; a claim lets one work at a time. It asks each outside key for one version
- * after another, so exports find places. Keys whose outside key fails wait, and stay as they are.
+ * after another, so exports find places. Keys whose outside key fails wait, and stay as they are. One that
+ * fails comes after all others, so that none waits for a key that can never be finished.
  */
 export class VersionProtection {
   readonly #deps: VersionProtectionDeps;
@@ -49,8 +57,9 @@ export class VersionProtection {
   #running: Promise<void> | undefined;
   /** The last record of the chain that was looked at; undefined before all keys were. */
   #seen: number | undefined;
-  /** Keys that may have something left, with the outside keys that it needs; empty while that is unknown. */
-  readonly #pending = new Map<string, ReadonlySet<string>>();
+  /** By name, in the order of their turns. */
+  readonly #pending = new Map<string, Pending>();
+  /** By outside key. */
   readonly #failures = new Map<string, Failure>();
 
   constructor(deps: VersionProtectionDeps) {
@@ -79,9 +88,9 @@ export class VersionProtection {
       await this.#look();
       if (this.#pending.size === 0 || !(await this.#claim())) return;
       try {
-        for (const [name, needed] of [...this.#pending]) {
+        for (const [name, pending] of [...this.#pending]) {
           signal.throwIfAborted();
-          if (this.#mustWait(needed)) continue;
+          if (this.#mustWait(pending)) continue;
           if (await this.#protect(name)) this.#pending.delete(name);
         }
       } finally {
@@ -114,7 +123,7 @@ export class VersionProtection {
   }
 
   #note(name: string): void {
-    this.#pending.set(name, new Set());
+    this.#pending.set(name, { needed: new Set() });
   }
 
   /** @returns whether nothing of the key is left to do. */
@@ -125,8 +134,9 @@ export class VersionProtection {
     try {
       needed = await this.#neededFor(name);
       if (needed.size === 0) return true;
-      this.#pending.set(name, needed);
-      if (this.#mustWait(needed)) return false;
+      const pending = { ...this.#pending.get(name), needed };
+      this.#pending.set(name, pending);
+      if (this.#mustWait(pending)) return false;
       for (let key: AttachedKey | undefined; key === undefined || key.other_versions.length > 0; ) {
         if (!(await this.#claim())) return false;
         key = await rewrapVersions(this.#deps, { name }, caller, signal);
@@ -136,7 +146,7 @@ export class VersionProtection {
       logger.info({ keyName: name }, 'the older versions of a key are protected as its new ones are');
       return true;
     } catch (error) {
-      if (hasCode(error, ...OUTSIDE_FAULTS)) this.#fail(needed, error.code);
+      if (hasCode(error, ...OUTSIDE_FAULTS)) this.#fail(name, needed, error);
       else if (hasCode(error, 'key_destroyed', 'key_not_found', 'key_damaged')) return true;
       else throw error;
       return false;
@@ -154,19 +164,28 @@ export class VersionProtection {
     return new Set([...(key.record.outside === null ? [] : [key.record.outside.key]), ...former]);
   }
 
-  #mustWait(needed: ReadonlySet<string>): boolean {
+  #mustWait({ needed, failure }: Pending): boolean {
     const nowMs = this.#deps.clock.monotonic();
-    return [...needed].some((outside) => nowMs < (this.#failures.get(outside)?.untilMs ?? 0));
+    const failures = [failure, ...[...needed].map((outside) => this.#failures.get(outside))];
+    return failures.some((one) => one !== undefined && nowMs < one.untilMs);
   }
 
-  /** One of them has failed. Nobody knows which, so all of them rest. */
-  #fail(needed: ReadonlySet<string>, code: string): void {
-    const { clock, logger } = this.#deps;
-    for (const outside of needed) {
-      const count = (this.#failures.get(outside)?.count ?? 0) + 1;
-      this.#failures.set(outside, { count, untilMs: clock.monotonic() + backoffMs(BACKOFF, count) });
-      if (count === 1) logger.warn({ outside, code }, 'older versions of keys wait for their outside key');
+  /** The outside key that has failed rests; all of them when nobody knows which. The key has its turn last. */
+  #fail(name: string, needed: ReadonlySet<string>, { code, outsideKey }: AppError): void {
+    for (const outside of outsideKey === undefined ? needed : [outsideKey]) {
+      const failure = this.#next(this.#failures.get(outside));
+      this.#failures.set(outside, failure);
+      if (failure.count === 1)
+        this.#deps.logger.warn({ outside, code }, 'older versions of keys wait for their outside key');
     }
+    const failure = this.#next(this.#pending.get(name)?.failure);
+    this.#pending.delete(name);
+    this.#pending.set(name, { needed, failure });
+  }
+
+  #next(last: Failure | undefined): Failure {
+    const count = (last?.count ?? 0) + 1;
+    return { count, untilMs: this.#deps.clock.monotonic() + backoffMs(BACKOFF, count) };
   }
 
   async #claim(): Promise<boolean> {
