@@ -60,7 +60,7 @@ export async function protectionOf(deps: KeyDeps, name: string): Promise<Attache
  * The available versions that are not protected as new ones are: under another outside key, or under none. A
  * damaged one is a finding of "kek verify", and not among them.
  */
-export function otherVersions(
+function otherVersions(
   deps: Pick<KeyDeps, 'vault'>,
   key: Pick<AuthenticKey, 'record' | 'versions'>,
   names = outsideNames(deps, key),
@@ -72,6 +72,27 @@ export function otherVersions(
       names.get(version.version) !== outside?.key &&
       opens(deps.vault, name, version),
   );
+}
+
+/** A version that is not protected as new ones are. */
+export interface LeftVersion {
+  readonly version: KeyVersionRecord;
+  /** The outside keys that its protection asks: the present one of the key, and its own. */
+  readonly needs: readonly string[];
+}
+
+/** {@link otherVersions}, those first that need the fewest outside keys. */
+export function versionsLeft(
+  deps: Pick<KeyDeps, 'vault'>,
+  key: Pick<AuthenticKey, 'record' | 'versions'>,
+): LeftVersion[] {
+  const names = outsideNames(deps, key);
+  const present = key.record.outside?.key;
+  const left = otherVersions(deps, key, names).map((version) => ({
+    version,
+    needs: [present, names.get(version.version)].filter((name) => name !== undefined),
+  }));
+  return left.sort((one, other) => one.needs.length - other.needs.length);
 }
 
 /** From the audit chain, whose records any node wrote. */
