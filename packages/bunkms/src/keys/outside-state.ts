@@ -5,6 +5,7 @@ import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { formatOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
 import { USE_ACTIONS } from '../store/audit.ts';
 import { infoOfKey } from './key-state.ts';
+import { versionsOpenedBy } from './leases.ts';
 import { findOutsideOf, opens } from './open-dek.ts';
 import { type AuthenticKey, type KeyDeps, readStoredKey } from './stored-key.ts';
 
@@ -116,15 +117,12 @@ async function lastUses(
 }
 
 /** Whether what a record says has needed an outside key. */
-function needsOutside(
-  { action, outcome, version, detail }: AuditRecord,
-  names: ReadonlyMap<number, string>,
-  isAttached: boolean,
-): boolean {
+function needsOutside(record: AuditRecord, names: ReadonlyMap<number, string>, isAttached: boolean): boolean {
+  const { action, outcome, detail } = record;
   if (outcome !== 'allowed') return false;
   if (action === 'key.export') return detail?.['outside_ms'] !== undefined;
   if (CHANGES.includes(action)) return isAttached && detail?.['kcv'] !== undefined;
-  return USE_ACTIONS.includes(action) && version !== undefined && names.has(version);
+  return USE_ACTIONS.includes(action) && versionsOpenedBy(record).some((version) => names.has(version));
 }
 
 function faultOf(code: string | undefined) {
