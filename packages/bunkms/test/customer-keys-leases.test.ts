@@ -84,6 +84,60 @@ describe('a key of a customer that BunKMS keeps open', () => {
     expect(await leases()).toEqual([]);
   });
 
+  const keptVersions = async () =>
+    (await leases()).filter(({ kept_by: keeper }) => keeper === 'bunkms').map(({ version }) => version);
+
+  it('has no version that has opened nothing: that one opens nothing later without its customer', async () => {
+    const ciphertext = await begin(900);
+    await calls.post(NAME, 'rotate');
+    clock.advance(360_001);
+    const bytes = Buffer.from(ciphertext, 'base64');
+    bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+    customer.takeCalls();
+    for (const operation of ['decrypt', 'rewrap'] as const) {
+      const failed = await calls.crypto(operation, NAME, { ciphertext_b64: bytes.toString('base64') });
+      expect(failed.json()).toMatchObject({ code: 'decryption_failed' });
+    }
+    expect(customer.takeCalls()).not.toEqual([]);
+    expect(await leases()).toEqual([]);
+    customer.attitude = 'denying';
+    expect((await calls.crypto('decrypt', NAME, { ciphertext_b64: ciphertext })).status).toBe(403);
+    expect((await calls.crypto('encrypt', NAME, { plaintext_b64: '' })).status).toBe(403);
+  });
+
+  it('is listed with every version that a rewrap has opened, also within the minute of another record', async () => {
+    const ciphertext = await begin(900);
+    await calls.post(NAME, 'rotate');
+    const later = await calls.ciphertext(NAME);
+    await calls.post(NAME, 'rotate');
+    clock.advance(360_001);
+    expect(await keptVersions()).toEqual([]);
+    await calls.crypto('rewrap', NAME, { ciphertext_b64: later });
+    expect(await keptVersions()).toEqual([4, 3]);
+    customer.takeCalls();
+    await calls.crypto('rewrap', NAME, { ciphertext_b64: ciphertext });
+    // Only the version that was not open yet.
+    expect(customer.takeCalls().filter((path) => path.includes('/decrypt/'))).toHaveLength(1);
+    expect(await keptVersions()).toEqual([4, 2, 3]);
+    const usedMs = clock.now();
+    // As long as it opens without the customer.
+    customer.attitude = 'denying';
+    clock.advance(299_999);
+    expect((await calls.crypto('decrypt', NAME, { ciphertext_b64: ciphertext })).status).toBe(200);
+    expect(clock.now()).toBeLessThan(usedMs + 300_000);
+    clock.advance(2);
+    expect((await calls.crypto('decrypt', NAME, { ciphertext_b64: ciphertext })).status).toBe(403);
+    expect(await keptVersions()).toContain(2);
+  });
+
+  it('is listed however many other records of the key are newer', async () => {
+    await begin(900);
+    const read = { action: 'key.read', severity: 'INFO', outcome: 'allowed', key: NAME } as const;
+    const time = new Date(clock.now()).toISOString();
+    await kms.store.appendAudit(Array.from({ length: 600 }, () => ({ ...read, time })));
+    expect(await keptVersions()).toEqual([2]);
+  });
+
   it('is not listed without a customer', async () => {
     await begin(60);
     await calls.create('b-dek');

@@ -1,10 +1,11 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { type KeyDetail, keyDetailSchema } from '@bundoc/shared/contract/keys';
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { VersionProtection } from '../src/keys/protect-versions.ts';
 import { OutsideKeys } from '../src/outside/outside-keys.ts';
 import { SYSTEM } from '../src/records/caller.ts';
+import { bunkms } from './support/command.ts';
 import { Customer } from './support/customer.ts';
 import { type BareKms, openUnsealed } from './support/keks.ts';
 import { startKms, type TestKms } from './support/kms.ts';
@@ -205,4 +206,135 @@ describe('older versions of a key', () => {
       for (const name of ['a-dek', 'b-dek', 'c-dek']) expect(await needsOf(name)).not.toContain('none');
     },
   );
+
+  it('never wait for a key that can never be finished, because one of its outside keys is gone', async () => {
+    await begin();
+    await calls.create('a-dek');
+    await attach('a-dek', 'acme');
+    await attach('a-dek', 'other');
+    for (const name of ['b-dek', 'c-dek']) {
+      await calls.create(name);
+      await attach(name, 'other');
+    }
+    customer.service.keys.delete('acme');
+    await using one = await node();
+    await one.protection.run();
+    for (const name of ['b-dek', 'c-dek']) expect(await needsOf(name)).toEqual(['other', 'other']);
+    // It has a wait of its own, and is tried again after it.
+    customer.takeCalls();
+    await one.protection.run();
+    expect(customer.takeCalls()).toEqual([]);
+    one.clock.advance(120_001);
+    await one.protection.run();
+    expect(customer.takeCalls().some((path) => path.endsWith('/acme'))).toBe(true);
+  });
+
+  it('of a key that has failed wait for those of all others of its outside key', async () => {
+    await begin();
+    for (const name of ['a-dek', 'b-dek']) {
+      await make(1, name);
+      await attach(name);
+    }
+    customer.attitude = 'denying';
+    await using one = await node();
+    await one.protection.run();
+    customer.attitude = 'present';
+    one.clock.advance(120_001);
+    await one.protection.run();
+    expect((await rewraps()).map(({ key }) => key)).toEqual(['b-dek', 'a-dek']);
+  });
+});
+
+describe('a version that fails', () => {
+  const rewrap = async () =>
+    (await kms.api(`/v1/keys/${NAME}/outside/rewrap`, { token, method: 'POST' })).json();
+  /** The first version of a key under none, the second under `acme`, and the third under `other`. */
+  const makeMoved = async (name: string) => {
+    await make(1, name);
+    await attach(name, 'acme');
+    await attach(name, 'other');
+  };
+  const partly = ['other', 'acme', 'other'];
+
+  it('keeps no other version from a rewrap, whose answer names the failure, and what has worked stays', async () => {
+    await begin();
+    await makeMoved(NAME);
+    customer.service.keys.delete('acme');
+    expect(await rewrap()).toMatchObject({
+      code: expect.stringMatching(/^outside_key_/),
+      outside_key: 'acme',
+    });
+    expect(await needsOf()).toEqual(partly);
+    const { revision } = await read();
+    expect(await rewrap()).toMatchObject({ outside_key: 'acme' });
+    expect((await read()).revision).toBe(revision);
+    expect(await rewraps()).toHaveLength(1);
+  });
+
+  it('keeps no other version from a rewrap, however many before it are damaged', async () => {
+    await begin();
+    await make(1);
+    await attach();
+    for (let n = 0; n < 8; n++) await calls.post(NAME, 'rotate');
+    await attach(NAME, 'other');
+    await detach();
+    customer.service.keys.set('acme', randomBytes(32));
+    expect(await rewrap()).toMatchObject({ code: 'key_damaged' });
+    expect(await needsOf()).toEqual(['none', ...Array(9).fill('acme'), 'none', 'none']);
+  });
+
+  it('keeps no version of any key from the work of the service that does without its outside key', async () => {
+    await begin();
+    for (const name of ['a-dek', 'b-dek']) await makeMoved(name);
+    customer.service.keys.delete('acme');
+    await using one = await node();
+    customer.takeCalls();
+    await one.protection.run();
+    for (const name of ['a-dek', 'b-dek']) expect(await needsOf(name)).toEqual(partly);
+    // The first key tells that the customer does not open; the second does not ask him.
+    expect(customer.takeCalls().filter((path) => path.endsWith('/decrypt/acme'))).toHaveLength(1);
+  });
+
+  it('is tried again by the service when it was damaged, at least once in an hour', async () => {
+    await begin();
+    await makeMoved(NAME);
+    const key = customer.service.keys.get('acme') as Buffer;
+    customer.service.keys.set('acme', randomBytes(32));
+    await using one = await node();
+    for (let hour = 0; hour < 12; hour++) {
+      await one.protection.run();
+      one.clock.advance(3_600_000);
+    }
+    expect(await needsOf()).toEqual(partly);
+    customer.service.keys.set('acme', key);
+    await one.protection.run();
+    expect(await needsOf()).toEqual(['other', 'other', 'other']);
+  });
+});
+
+describe('bunkms outside rewrap --all', () => {
+  it('goes on after a key that fails, and names at the end those that failed and why', async () => {
+    await begin();
+    await calls.create('a-dek');
+    await attach('a-dek', 'acme');
+    await attach('a-dek', 'other');
+    await make(1, 'b-dek');
+    await attach('b-dek', 'other');
+    customer.service.keys.delete('acme');
+    const environment = {
+      ...{ BUNKMS_DATA_DIR: kms.dataDir, BUNKMS_KEK: kms.kek },
+      BUNKMS_OUTSIDE_KEYS_FILE: customer.file,
+    };
+    const run = (...more: string[]) => bunkms(environment, 'outside', 'rewrap', '--all', 'other', ...more);
+    const first = await run();
+    expect(first.code).toBe(1);
+    expect(first.stderr).toContain('1 key failed: a-dek (outside_key_');
+    expect(await needsOf('b-dek')).toEqual(['other', 'other']);
+    const again = await run('--json');
+    expect(again.code).toBe(1);
+    expect(JSON.parse(again.stdout)).toMatchObject({
+      keys: [{ name: 'b-dek', other_versions: [] }],
+      failed: [{ name: 'a-dek', detail: 'the outside key is acme' }],
+    });
+  });
 });

@@ -97,19 +97,21 @@ describe('uses of keys', () => {
     expect(log.detached).toEqual([]);
   });
 
-  it('uses of keys of another minute, token, action, key or version have a separate record', async () => {
+  it('uses of keys of another minute, token, action, key, version or former version have a separate record', async () => {
     await covered(1);
     for (const more of [
       { action: 'key.decrypt' },
       { keyId: 'other' },
       { version: 2 },
+      { fromVersion: 2 },
       { caller: { actor: 'app', jti: 'k' } },
     ])
       await covered(1, more);
-    expect(log.appended).toHaveLength(5);
+    expect(log.appended).toHaveLength(6);
+    expect(log.appended[4]?.draft.detail).toMatchObject({ from_version: 2 });
     clock.advance(60_000);
     await covered(1);
-    expect(log.appended).toHaveLength(6);
+    expect(log.appended).toHaveLength(7);
     expect(counts()).toEqual([]);
   });
 

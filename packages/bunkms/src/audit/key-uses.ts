@@ -13,6 +13,8 @@ export interface KeyUse {
   readonly key: string;
   readonly keyId: string;
   readonly version: number;
+  /** The version that a rewrap has opened. */
+  readonly fromVersion?: number;
 }
 
 export interface KeyUsesOptions {
@@ -33,7 +35,7 @@ interface Uses {
 
 /**
  * Records uses of keys, which are too many for one durable record each. Those of one token, action, key and
- * version within a minute share two records. The first is durable before the first use is answered, so nobody
+ * versions within a minute share two records. The first is durable before the first use is answered, so nobody
  * uses a key without a trace, even in a crash. The second counts the further uses; a crash loses only this
  * number. If the chain cannot be written, no new minute begins and the use fails.
  *
@@ -93,12 +95,12 @@ export class KeyUses {
   }
 }
 
-function nameOf({ action, keyId, version }: KeyUse): string {
-  return `${action} ${keyId} ${version}`;
+function nameOf({ action, keyId, version, fromVersion }: KeyUse): string {
+  return `${action} ${keyId} ${version} ${fromVersion}`;
 }
 
 function draftOf(
-  { action, key, keyId, version }: KeyUse,
+  { action, key, keyId, version, fromVersion }: KeyUse,
   time: string,
   detail: NonNullable<AuditDraft['detail']>,
 ): AuditDraft {
@@ -109,6 +111,6 @@ function draftOf(
     outcome: 'allowed',
     key,
     version,
-    detail: { key_id: keyId, ...detail },
+    detail: { key_id: keyId, ...defined({ from_version: fromVersion }), ...detail },
   };
 }

@@ -2,11 +2,14 @@ import { type Command, command, parserOf, wholeNumber } from '@bundoc/shared/cli
 import { counted } from '@bundoc/shared/cli/counted';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import {
   type AttachedKey,
   keyNameSchema,
   LEASE_TTL_S_MAX,
   LEASE_TTL_S_MIN,
+  OUTSIDE_FAULTS,
   outsideNameSchema,
 } from '@bundoc/shared/contract/keys';
 import type { Environment } from '@bundoc/shared/process/config';
@@ -14,7 +17,7 @@ import { attachKey, detachKey, rewrapVersions } from '../keys/attach-key.ts';
 import { protectionOf } from '../keys/outside-state.ts';
 import { allKeys } from '../keys/read-keys.ts';
 import { CLI_CALLER } from '../records/caller.ts';
-import { UsageError } from './errors.ts';
+import { CliFailure, UsageError } from './errors.ts';
 import { type CliDeps, withKeys } from './open-kms.ts';
 
 const keyName = parserOf(keyNameSchema);
@@ -53,6 +56,14 @@ export function addCustomerKeyCommands(group: Command, environment: Environment)
     });
 }
 
+/** A key that stays as it is, and why. */
+interface FailedKey {
+  readonly name: string;
+  readonly code: string;
+  readonly detail?: string;
+}
+
+/** @throws CliFailure when keys have failed, after all others. The fault of a single one, if it is named. */
 async function rewrap(
   environment: Environment,
   { name, all }: { readonly name: string | undefined; readonly all: string | undefined },
@@ -60,6 +71,7 @@ async function rewrap(
 ): Promise<void> {
   if ((name === undefined) === (all === undefined))
     throw new UsageError('name one key, or an outside key by --all');
+  const failed: FailedKey[] = [];
   const keys = await withKeys(environment, async (deps) => {
     const chosen = (await statusOf(deps, name)).filter(
       ({ outside }) => all === undefined || outside?.key === all,
@@ -72,10 +84,30 @@ async function rewrap(
       progress.update(versions);
     };
     const done: AttachedKey[] = [];
-    for (const key of chosen) done.push(await rewrapAll(deps, key, onDone));
+    for (const key of chosen) {
+      try {
+        done.push(await rewrapAll(deps, key, onDone));
+      } catch (error) {
+        if (all === undefined || !isOfKey(error)) throw error;
+        failed.push({ name: key.name, code: error.code, ...defined({ detail: error.detail }) });
+      }
+    }
     return done;
   });
-  print(options, { keys }, () => keys.flatMap(linesOf));
+  print(options, all === undefined ? { keys } : { keys, failed }, () => keys.flatMap(linesOf));
+  if (failed.length > 0) throw new CliFailure(failureOf(failed));
+}
+
+/** Whether another key may work. */
+function isOfKey(error: unknown): error is AppError {
+  return hasCode(error, ...OUTSIDE_FAULTS, 'key_damaged', 'key_destroyed', 'key_not_found');
+}
+
+function failureOf(failed: readonly FailedKey[]): string {
+  const reasons = failed.map(
+    ({ name, code, detail }) => `${name} (${detail === undefined ? code : `${code}: ${detail}`})`,
+  );
+  return `${counted(failed.length, 'key')} failed: ${reasons.join(', ')}; run the command again`;
 }
 
 /** Its versions in groups: each is a change by itself, after which the command may be interrupted. */

@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { OpenError } from '@bundoc/shared/crypto/aead';
 import type { KeyUses } from '../audit/key-uses.ts';
 import type { RefusalSink } from '../audit/recorders.ts';
@@ -94,7 +95,7 @@ export function decryptItems(
 ): Promise<ItemResult<DecryptedItem>[]> {
   return use(deps, 'decrypt', name, caller, async (key) => {
     const keys = await keysOf(deps, key, items);
-    return each(items, (item) => decrypted(keys, key, item));
+    return each(items, (item) => decrypted(keys, key.opened, item));
   });
 }
 
@@ -112,7 +113,7 @@ export function rewrapItems(
     const current = await currentOf(deps, key);
     const keys = await keysOf(deps, key, items);
     return each(items, (item) => {
-      const { plaintext, version } = decrypted(keys, key, item);
+      const { plaintext, version } = decrypted(keys, key.opened, item);
       const ciphertext = encryptTo(current.identity, current.key, plaintext, item.aad);
       plaintext.fill(0);
       return { ciphertext, version: current.identity.version, fromVersion: version };
@@ -123,20 +124,37 @@ export function rewrapItems(
 /** Maximum retries for a key that changes during one request. */
 const ROUNDS_MAX = 32;
 
-/** Runs `work` on the key, and again if the key changed before the use was on record. */
-async function use<T extends { readonly version: number }>(
+/** A key during one request. */
+interface KeyInUse {
+  readonly opened: OpenedKey;
+  /** The encryption keys that this request has unwrapped, by version. */
+  readonly fresh: Map<number, KeyObject>;
+}
+
+/** The versions that an item has used. */
+interface UsedVersions {
+  readonly version: number;
+  readonly fromVersion?: number;
+}
+
+/**
+ * Runs `work` on the key, and again if the key changed before the use was on record. Only versions whose use
+ * is on record stay open: the leases of a key of a customer list these.
+ */
+async function use<T extends UsedVersions>(
   deps: CryptoDeps,
   operation: CryptoOperation,
   name: string,
   caller: Caller,
-  work: (key: OpenedKey) => Promise<ItemResult<T>[]>,
+  work: (key: KeyInUse) => Promise<ItemResult<T>[]>,
 ): Promise<ItemResult<T>[]> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
     try {
-      const key = await deps.opened.open(deps, name);
+      const key = { opened: await deps.opened.open(deps, name), fresh: new Map<number, KeyObject>() };
       const results = await work(key);
-      await recordUses(deps, operation, key, results, caller);
-      recordFailures(deps, operation, key, results, caller);
+      await recordUses(deps, operation, key.opened, results, caller);
+      keepUsed(key, results);
+      recordFailures(deps, operation, key.opened, results, caller);
       return results;
     } catch (error) {
       if (!hasCode(error, 'precondition_failed')) throw error;
@@ -149,19 +167,33 @@ async function recordUses(
   { uses, metrics }: CryptoDeps,
   operation: CryptoOperation,
   { record }: OpenedKey,
-  results: readonly ItemResult<{ readonly version: number }>[],
+  results: readonly ItemResult<UsedVersions>[],
   caller: Caller,
 ): Promise<void> {
-  const done = results.flatMap((result) => (result instanceof AppError ? [] : [result]));
+  const done = doneOf(results);
   const { id, name } = record;
   const condition = { jti: caller.jti, key: stampOf(record) };
   const action = CRYPTO_ACTIONS[operation];
-  const counts = Map.groupBy(done, ({ version }) => version);
-  for (const [version, { length }] of counts) {
-    const written = uses.record({ action, caller, key: name, keyId: id, version }, length, condition);
+  const kinds = Map.groupBy(done, ({ version, fromVersion }) => `${version} ${fromVersion}`);
+  for (const [first, ...more] of kinds.values()) {
+    if (first === undefined) continue;
+    const { version, fromVersion } = first;
+    const kind = { action, caller, key: name, keyId: id, version, ...defined({ fromVersion }) };
+    const written = uses.record(kind, 1 + more.length, condition);
     if (written !== undefined) await written;
   }
   metrics.cryptoItems.inc({ operation, outcome: 'done' }, done.length);
+}
+
+function keepUsed({ opened, fresh }: KeyInUse, results: readonly ItemResult<UsedVersions>[]): void {
+  const used = new Set(
+    doneOf(results).flatMap(({ version, fromVersion = version }) => [version, fromVersion]),
+  );
+  for (const [version, key] of fresh) if (used.has(version)) opened.encryptionKeys.set(version, key);
+}
+
+function doneOf<T>(results: readonly ItemResult<T>[]): T[] {
+  return results.flatMap((result) => (result instanceof AppError ? [] : [result]));
 }
 
 function recordFailures(
@@ -182,10 +214,21 @@ function recordFailures(
   }
 }
 
-async function currentOf(deps: CryptoDeps, opened: OpenedKey) {
-  const { id: keyId, version } = opened.record;
-  const key = opened.encryptionKeys.get(version) ?? (await deps.opened.encryptionKey(deps, opened, version));
-  return { key, identity: { keyId, version } };
+async function currentOf(deps: CryptoDeps, key: KeyInUse) {
+  const { id: keyId, version } = key.opened.record;
+  return { key: await encryptionKeyOf(deps, key, version), identity: { keyId, version } };
+}
+
+async function encryptionKeyOf(
+  deps: CryptoDeps,
+  { opened, fresh }: KeyInUse,
+  version: number,
+): Promise<KeyObject> {
+  const open = opened.encryptionKeys.get(version) ?? fresh.get(version);
+  if (open !== undefined) return open;
+  const key = await deps.opened.encryptionKey(deps, opened, version);
+  fresh.set(version, key);
+  return key;
 }
 
 /**
@@ -196,15 +239,14 @@ type KeysByVersion = ReadonlyMap<number, ItemResult<KeyObject>>;
 
 async function keysOf(
   deps: CryptoDeps,
-  opened: OpenedKey,
+  inUse: KeyInUse,
   items: readonly ItemResult<CiphertextItem>[],
 ): Promise<KeysByVersion> {
   const keys = new Map<number, ItemResult<KeyObject>>();
   for (const item of items) {
-    const version = item instanceof AppError ? undefined : versionNamed(opened, item);
+    const version = item instanceof AppError ? undefined : versionNamed(inUse.opened, item);
     if (version === undefined || keys.has(version)) continue;
-    const kept = opened.encryptionKeys.get(version);
-    keys.set(version, kept ?? (await deps.opened.encryptionKey(deps, opened, version).catch(ofItem)));
+    keys.set(version, await encryptionKeyOf(deps, inUse, version).catch(ofItem));
   }
   return keys;
 }

@@ -15,7 +15,7 @@ export interface OpenedKey {
   readonly record: KeyRecord;
   /** The place of its latest change in the audit chain. */
   readonly change: AuditReceipt;
-  /** The encryption keys of those versions that were needed. */
+  /** The encryption keys of those versions that a use on record has needed. */
   readonly encryptionKeys: LRUCache<number, KeyObject>;
 }
 
@@ -62,7 +62,7 @@ export class OpenedKeys {
   }
 
   /**
-   * The encryption key of a version of the key.
+   * The encryption key of a version of the key, unwrapped anew. It is not kept: only its use is on record.
    *
    * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key has changed
    *   since it was opened; `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`.
@@ -75,9 +75,7 @@ export class OpenedKeys {
     if (version.state === 'destroyed') throw new AppError('key_version_destroyed');
     const dek = await openDek(deps, key.record, version);
     try {
-      const encryptionKey = encryptionKeyOf(createSecretKey(dek));
-      opened.encryptionKeys.set(number, encryptionKey);
-      return encryptionKey;
+      return encryptionKeyOf(createSecretKey(dek));
     } finally {
       dek.fill(0);
     }

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
-import { AppError } from '@bundoc/shared/contract/app-error';
-import type { AttachedKey, AttachKey } from '@bundoc/shared/contract/keys';
+import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { type AttachedKey, type AttachKey, OUTSIDE_FAULTS } from '@bundoc/shared/contract/keys';
 import type { OutsideKey } from '../outside/port.ts';
 import type { Caller } from '../records/caller.ts';
 import { outsideDetail } from '../records/key-outside.ts';
@@ -9,7 +9,7 @@ import { type ChangedKey, changeKey, type Decision, type KeyRequest } from './ch
 import { nextRotationAt, refuseDestroyed, requireEnabled } from './key-state.ts';
 import { mintVersion, wrapVersion } from './mint-version.ts';
 import { findAttached, openDek, outsideOf, outsideRefusal, requireOpens } from './open-dek.ts';
-import { otherVersions, protectionOf } from './outside-state.ts';
+import { type LeftVersion, protectionOf, versionsLeft } from './outside-state.ts';
 import { requireSpare, withKek } from './rotate-key.ts';
 import { type AuthenticKey, type KeyDeps, versionOf } from './stored-key.ts';
 
@@ -61,48 +61,84 @@ export async function detachKey(deps: KeyDeps, wanted: KeyRequest, caller: Calle
   return attachedOf(deps, changed);
 }
 
+/** A rewrap that asks for one version after another, so that other uses find places. */
+export interface RewrapInTurn {
+  /** The rewrap ends after its present version when it aborts. */
+  readonly until: AbortSignal;
+  /** Whether an outside key is left alone for now, with the versions that need it. */
+  readonly rests: (outside: string) => boolean;
+}
+
 /**
  * Protects some older versions of a key as its present ones are: under its outside key, or under none. Copies
  * that were made before stay as they are, in backups and at holders, and open with their KEKs. Repeat it
- * until no version is left.
+ * until no version is left: versions that fail keep no other from it, and what has worked stays.
  *
- * @param inTurn asks for one version after another, until it aborts.
- * @throws AppError `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`, `key_destroyed`,
- *   and of {@link changeKey}. Nothing of the key has changed then.
+ * @throws AppError `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`, `key_damaged`, once
+ *   only versions are left that fail; `key_destroyed`, and of {@link changeKey}.
  */
 export async function rewrapVersions(
   deps: KeyDeps,
   wanted: KeyRequest,
   caller: Caller,
-  inTurn?: AbortSignal,
+  inTurn?: RewrapInTurn,
 ): Promise<AttachedKey> {
+  let failure: AppError | undefined;
   const changed = await changeKey(deps, wanted, 'all', caller, async (key) => {
     const { record } = key;
     refuseDestroyed(record);
-    const others = otherVersions(deps, key).slice(0, AT_ONCE);
-    const rewrap = (version: KeyVersionRecord) => rewrapped(deps, record, version);
-    const versions = await (inTurn === undefined
-      ? Promise.all(others.map(rewrap))
-      : eachInTurn(others, rewrap, inTurn));
-    if (versions.length === 0) return undefined;
+    const left = versionsLeft(deps, key);
+    const { versions, ...rest } = await rewrapSome(left, (one) => rewrapped(deps, record, one), inTurn);
+    failure = rest.failure;
+    if (versions.length === 0) {
+      if (failure !== undefined) throw failure;
+      return undefined;
+    }
     const kekIds = withKek(record.kekIds, deps.vault);
     const detail = { kek_id: deps.vault.currentKekId };
     return { action: 'key.rewrap', record: { ...record, kekIds }, versions, detail };
   });
+  if (failure !== undefined) throw failure;
   return attachedOf(deps, changed);
 }
 
-async function eachInTurn<T>(
-  items: readonly T[],
-  act: (item: T) => Promise<T>,
-  until: AbortSignal,
-): Promise<T[]> {
-  const done: T[] = [];
-  for (const item of items) {
-    if (until.aborted) break;
-    done.push(await act(item));
+interface RewrappedVersions {
+  readonly versions: readonly KeyVersionRecord[];
+  /** Why one has failed; undefined while others are left that may work. */
+  readonly failure: AppError | undefined;
+}
+
+/** Rewraps versions until as many have worked as one call protects, or none is left. */
+async function rewrapSome(
+  candidates: readonly LeftVersion[],
+  rewrap: (version: KeyVersionRecord) => Promise<KeyVersionRecord>,
+  inTurn: RewrapInTurn | undefined,
+): Promise<RewrappedVersions> {
+  let left = candidates.filter(({ needs }) => inTurn === undefined || !needs.some(inTurn.rests));
+  const versions: KeyVersionRecord[] = [];
+  let failure: AppError | undefined;
+  while (left.length > 0 && versions.length < AT_ONCE && inTurn?.until.aborted !== true) {
+    const count = inTurn === undefined ? AT_ONCE - versions.length : 1;
+    const tried = left.slice(0, count).map(({ version }) => rewrap(version).catch(ofVersion));
+    left = left.slice(count);
+    for (const result of await Promise.all(tried)) {
+      if (!(result instanceof AppError)) {
+        versions.push(result);
+        continue;
+      }
+      failure ??= result;
+      // Others that need this outside key would fail as well.
+      const { outsideKey } = result;
+      if (outsideKey !== undefined) left = left.filter(({ needs }) => !needs.includes(outsideKey));
+    }
   }
-  return done;
+  return { versions, failure: left.length === 0 ? failure : undefined };
+}
+
+/** The fault of a version, which only affects those that need the same outside key. */
+function ofVersion(error: unknown): AppError {
+  if (hasCode(error, ...OUTSIDE_FAULTS, 'key_damaged')) return error;
+  throw error;
 }
 
 interface Attachment {

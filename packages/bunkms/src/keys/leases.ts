@@ -6,7 +6,6 @@ import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { Caller } from '../records/caller.ts';
 import { draftNow } from '../records/draft-now.ts';
 import type { KeyRecord } from '../records/key-record.ts';
-import { USE_ACTIONS } from '../store/audit.ts';
 import type { BackwardPage } from '../store/page.ts';
 import type { KeyDeps } from './stored-key.ts';
 
@@ -22,8 +21,6 @@ const LONGEST_MS = LEASE_TTL_MS + MARGIN_MS;
 const OPENED_MS = 300_000;
 /** Uses of one token within a minute share a record. The last of them is not later. */
 const SHARED_MS = 60_000;
-/** The newest records of a key in which its last uses are looked for. */
-const RECORDS_MAX = 500;
 
 /**
  * How long a released key may be kept, milliseconds. A customer who takes an outside key back knows when the
@@ -50,7 +47,7 @@ export function leaseIdOf({ seq }: Pick<AuditReceipt, 'seq'>): string {
  * release before it happens. So no release is missing after a crash, and no second list can disagree.
  *
  * BunKMS itself keeps a key open for encryption. For a key of a customer, the first page lists that as well,
- * once for each version, from the record of its last use by any node.
+ * once for each version, from the record of its last use by any node. A version without one is not kept.
  *
  * It uses the wall clock. If that was set forward, leases that their holders still use are hidden, for 15
  * minutes at most.
@@ -72,7 +69,7 @@ export async function listLeases(
   const opened =
     page.before !== undefined || record === undefined || record.outside === null
       ? []
-      : await openedLeases(store, name, openedMs(leaseTtlMs, record));
+      : await openedLeases(store, name, nowMs, openedMs(leaseTtlMs, record));
   const leases = [...opened, ...items.map(leaseOf)].filter(({ until }) => Date.parse(until) > nowMs);
   const more = { key: name, detail: { count: leases.length } };
   await audit.record(draftNow({ clock }, caller, 'key.leases', more));
@@ -80,16 +77,29 @@ export async function listLeases(
 }
 
 /** What BunKMS keeps open, by the last use of each version. */
-async function openedLeases(store: KeyDeps['store'], name: string, keptMs: number): Promise<KeyLease[]> {
+async function openedLeases(
+  store: KeyDeps['store'],
+  name: string,
+  nowMs: number,
+  keptMs: number,
+): Promise<KeyLease[]> {
   const last = new Map<number, KeyLease>();
-  for (const record of await store.newestRecords(name, RECORDS_MAX)) {
-    const { action, outcome, version, time } = record;
-    const isUse = USE_ACTIONS.includes(action) && action !== 'key.export' && outcome === 'allowed';
-    if (!isUse || version === undefined || last.has(version)) continue;
-    const until = isoOf(Date.parse(time) + SHARED_MS + keptMs);
-    last.set(version, { ...leaseOf(record), until, kept_by: 'bunkms' });
+  const from = isoOf(nowMs - SHARED_MS - keptMs);
+  for (let before: number | undefined, more = true; more; more = before !== undefined) {
+    const { items, next } = await store.listInnerUses(name, from, { ...defined({ before }), limit: PAGE });
+    for (const record of items) {
+      const until = isoOf(Date.parse(record.time) + SHARED_MS + keptMs);
+      for (const version of versionsOpenedBy(record))
+        if (!last.has(version)) last.set(version, { ...leaseOf(record), version, until, kept_by: 'bunkms' });
+    }
+    before = next;
   }
   return [...last.values()];
+}
+
+/** The versions that a use has opened: a rewrap opens the former one as well. */
+export function versionsOpenedBy({ version, detail }: AuditRecord): number[] {
+  return [version, detail?.['from_version']].filter((one) => typeof one === 'number');
 }
 
 /**

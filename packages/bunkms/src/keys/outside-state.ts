@@ -5,6 +5,7 @@ import type { KeyRecord, KeyVersionRecord } from '../records/key-record.ts';
 import { formatOf, OUTSIDE_FORMAT } from '../records/wrapped-key.ts';
 import { USE_ACTIONS } from '../store/audit.ts';
 import { infoOfKey } from './key-state.ts';
+import { versionsOpenedBy } from './leases.ts';
 import { findOutsideOf, opens } from './open-dek.ts';
 import { type AuthenticKey, type KeyDeps, readStoredKey } from './stored-key.ts';
 
@@ -60,7 +61,7 @@ export async function protectionOf(deps: KeyDeps, name: string): Promise<Attache
  * The available versions that are not protected as new ones are: under another outside key, or under none. A
  * damaged one is a finding of "kek verify", and not among them.
  */
-export function otherVersions(
+function otherVersions(
   deps: Pick<KeyDeps, 'vault'>,
   key: Pick<AuthenticKey, 'record' | 'versions'>,
   names = outsideNames(deps, key),
@@ -72,6 +73,27 @@ export function otherVersions(
       names.get(version.version) !== outside?.key &&
       opens(deps.vault, name, version),
   );
+}
+
+/** A version that is not protected as new ones are. */
+export interface LeftVersion {
+  readonly version: KeyVersionRecord;
+  /** The outside keys that its protection asks: the present one of the key, and its own. */
+  readonly needs: readonly string[];
+}
+
+/** {@link otherVersions}, those first that need the fewest outside keys. */
+export function versionsLeft(
+  deps: Pick<KeyDeps, 'vault'>,
+  key: Pick<AuthenticKey, 'record' | 'versions'>,
+): LeftVersion[] {
+  const names = outsideNames(deps, key);
+  const present = key.record.outside?.key;
+  const left = otherVersions(deps, key, names).map((version) => ({
+    version,
+    needs: [present, names.get(version.version)].filter((name) => name !== undefined),
+  }));
+  return left.sort((one, other) => one.needs.length - other.needs.length);
 }
 
 /** From the audit chain, whose records any node wrote. */
@@ -95,15 +117,12 @@ async function lastUses(
 }
 
 /** Whether what a record says has needed an outside key. */
-function needsOutside(
-  { action, outcome, version, detail }: AuditRecord,
-  names: ReadonlyMap<number, string>,
-  isAttached: boolean,
-): boolean {
+function needsOutside(record: AuditRecord, names: ReadonlyMap<number, string>, isAttached: boolean): boolean {
+  const { action, outcome, detail } = record;
   if (outcome !== 'allowed') return false;
   if (action === 'key.export') return detail?.['outside_ms'] !== undefined;
   if (CHANGES.includes(action)) return isAttached && detail?.['kcv'] !== undefined;
-  return USE_ACTIONS.includes(action) && version !== undefined && names.has(version);
+  return USE_ACTIONS.includes(action) && versionsOpenedBy(record).some((version) => names.has(version));
 }
 
 function faultOf(code: string | undefined) {

@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { hasCode } from '@bundoc/shared/contract/app-error';
-import { type AttachedKey, OUTSIDE_FAULTS } from '@bundoc/shared/contract/keys';
+import { type AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { OUTSIDE_FAULTS } from '@bundoc/shared/contract/keys';
 import { backoffMs } from '@bundoc/shared/runtime/backoff';
 import type { Caller } from '../records/caller.ts';
 import type { ClusterStore } from '../store/cluster.ts';
 import { allItems } from '../store/page.ts';
 import { rewrapVersions } from './attach-key.ts';
-import { otherVersions, outsideNames } from './outside-state.ts';
+import { versionsLeft } from './outside-state.ts';
 import { allKeys } from './read-keys.ts';
 import { type KeyDeps, readStoredKey } from './stored-key.ts';
 
@@ -31,17 +31,29 @@ const PAGE = 500;
 /** Changes after which older versions of a key may be protected otherwise than its new ones. */
 const CHANGES: ReadonlySet<string> = new Set(['key.attach', 'key.detach', 'key.recover']);
 
-/** An outside key that has failed. */
+/** An outside key, or a key, that has failed. */
 interface Failure {
   readonly count: number;
   readonly untilMs: number;
+}
+
+/** The outside keys that each version needs which is left. */
+type Needs = readonly (readonly string[])[];
+const NOTHING: Needs = [];
+
+/** A key that may have something left. */
+interface Pending {
+  /** Undefined while that is unknown. */
+  readonly needs?: Needs;
+  readonly failure?: Failure;
 }
 
 /**
  * Protects older versions of keys as their new ones are, in the background: after an attachment, a
  * detachment, and a move to another outside key. Only the stored data determine what is left, so any process
  * continues after an interruption; a claim lets one work at a time. It asks each outside key for one version
- * after another, so exports find places. Keys whose outside key fails wait, and stay as they are.
+ * after another, so exports find places. Keys whose outside key fails wait, and stay as they are. One that
+ * fails comes after all others, so that none waits for a key that can never be finished.
  */
 export class VersionProtection {
   readonly #deps: VersionProtectionDeps;
@@ -49,8 +61,9 @@ export class VersionProtection {
   #running: Promise<void> | undefined;
   /** The last record of the chain that was looked at; undefined before all keys were. */
   #seen: number | undefined;
-  /** Keys that may have something left, with the outside keys that it needs; empty while that is unknown. */
-  readonly #pending = new Map<string, ReadonlySet<string>>();
+  /** By name, in the order of their turns. */
+  readonly #pending = new Map<string, Pending>();
+  /** By outside key. */
   readonly #failures = new Map<string, Failure>();
 
   constructor(deps: VersionProtectionDeps) {
@@ -79,9 +92,9 @@ export class VersionProtection {
       await this.#look();
       if (this.#pending.size === 0 || !(await this.#claim())) return;
       try {
-        for (const [name, needed] of [...this.#pending]) {
+        for (const [name, pending] of [...this.#pending]) {
           signal.throwIfAborted();
-          if (this.#mustWait(needed)) continue;
+          if (this.#mustWait(pending)) continue;
           if (await this.#protect(name)) this.#pending.delete(name);
         }
       } finally {
@@ -114,59 +127,77 @@ export class VersionProtection {
   }
 
   #note(name: string): void {
-    this.#pending.set(name, new Set());
+    this.#pending.set(name, {});
   }
 
   /** @returns whether nothing of the key is left to do. */
   async #protect(name: string): Promise<boolean> {
     const { caller, logger, restMs = REST_MS } = this.#deps;
     const { signal } = this.#stopping;
-    let needed: ReadonlySet<string> = new Set();
+    const inTurn = { until: signal, rests: (outside: string) => this.#rests(outside) };
     try {
-      needed = await this.#neededFor(name);
-      if (needed.size === 0) return true;
-      this.#pending.set(name, needed);
-      if (this.#mustWait(needed)) return false;
-      for (let key: AttachedKey | undefined; key === undefined || key.other_versions.length > 0; ) {
-        if (!(await this.#claim())) return false;
-        key = await rewrapVersions(this.#deps, { name }, caller, signal);
+      for (let before = NOTHING, needs = NOTHING; ; before = needs) {
+        needs = await this.#needsOf(name);
+        for (const outside of new Set(before.flat()).difference(new Set(needs.flat())))
+          this.#failures.delete(outside);
+        if (needs.length === 0) {
+          if (before.length > 0)
+            logger.info({ keyName: name }, 'the older versions of a key are protected as its new ones are');
+          return true;
+        }
+        const pending = { ...this.#pending.get(name), needs };
+        this.#pending.set(name, pending);
+        if (this.#mustWait(pending) || !(await this.#claim())) return false;
+        const { outside } = await rewrapVersions(this.#deps, { name }, caller, inTurn);
+        if (outside !== undefined) this.#failures.delete(outside.key);
         await delay(restMs, undefined, { signal });
       }
-      for (const outside of needed) this.#failures.delete(outside);
-      logger.info({ keyName: name }, 'the older versions of a key are protected as its new ones are');
-      return true;
     } catch (error) {
-      if (hasCode(error, ...OUTSIDE_FAULTS)) this.#fail(needed, error.code);
-      else if (hasCode(error, 'key_destroyed', 'key_not_found', 'key_damaged')) return true;
+      if (hasCode(error, ...OUTSIDE_FAULTS, 'key_damaged')) this.#fail(name, error);
+      else if (hasCode(error, 'key_destroyed', 'key_not_found')) return true;
       else throw error;
       return false;
     }
   }
 
-  /** The outside keys that the rest needs; empty when nothing is left. */
-  async #neededFor(name: string): Promise<ReadonlySet<string>> {
+  async #needsOf(name: string): Promise<Needs> {
     const key = await readStoredKey(this.#deps, name, 'all');
-    if (key.record.state === 'destroyed') return new Set();
-    const names = outsideNames(this.#deps, key);
-    const others = otherVersions(this.#deps, key, names);
-    if (others.length === 0) return new Set();
-    const former = others.flatMap(({ version }) => names.get(version) ?? []);
-    return new Set([...(key.record.outside === null ? [] : [key.record.outside.key]), ...former]);
+    if (key.record.state === 'destroyed') return [];
+    return versionsLeft(this.#deps, key).map(({ needs }) => needs);
   }
 
-  #mustWait(needed: ReadonlySet<string>): boolean {
-    const nowMs = this.#deps.clock.monotonic();
-    return [...needed].some((outside) => nowMs < (this.#failures.get(outside)?.untilMs ?? 0));
+  #rests(outside: string): boolean {
+    return this.#isFresh(this.#failures.get(outside));
   }
 
-  /** One of them has failed. Nobody knows which, so all of them rest. */
-  #fail(needed: ReadonlySet<string>, code: string): void {
-    const { clock, logger } = this.#deps;
-    for (const outside of needed) {
-      const count = (this.#failures.get(outside)?.count ?? 0) + 1;
-      this.#failures.set(outside, { count, untilMs: clock.monotonic() + backoffMs(BACKOFF, count) });
-      if (count === 1) logger.warn({ outside, code }, 'older versions of keys wait for their outside key');
+  #isFresh(failure: Failure | undefined): boolean {
+    return failure !== undefined && this.#deps.clock.monotonic() < failure.untilMs;
+  }
+
+  /** Whether the key has just failed, or all that is left of it needs an outside key that has. */
+  #mustWait({ needs, failure }: Pending): boolean {
+    if (this.#isFresh(failure)) return true;
+    return needs?.every((names) => names.some((outside) => this.#rests(outside))) ?? false;
+  }
+
+  /** The outside key that has failed rests; all of them when nobody knows which. The key has its turn last. */
+  #fail(name: string, { code, outsideKey }: AppError): void {
+    const pending = this.#pending.get(name);
+    const isOutside = OUTSIDE_FAULTS.some((fault) => fault === code);
+    const unknown = isOutside ? new Set(pending?.needs?.flat()) : [];
+    for (const outside of outsideKey === undefined ? unknown : [outsideKey]) {
+      const failure = this.#next(this.#failures.get(outside));
+      this.#failures.set(outside, failure);
+      if (failure.count === 1)
+        this.#deps.logger.warn({ outside, code }, 'older versions of keys wait for their outside key');
     }
+    this.#pending.delete(name);
+    this.#pending.set(name, { ...pending, failure: this.#next(pending?.failure) });
+  }
+
+  #next(last: Failure | undefined): Failure {
+    const count = (last?.count ?? 0) + 1;
+    return { count, untilMs: this.#deps.clock.monotonic() + backoffMs(BACKOFF, count) };
   }
 
   async #claim(): Promise<boolean> {

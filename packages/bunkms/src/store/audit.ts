@@ -48,8 +48,10 @@ export interface ReleasePageQuery {
   readonly limit: number;
 }
 
+/** Actions of records of uses of keys inside the service. Rewrapped versions of a key have `key.rewrap`, too. */
+export const INNER_USE_ACTIONS: readonly string[] = ['key.encrypt', 'key.decrypt', 'key.rewrap'];
 /** Actions of records of uses of keys. */
-export const USE_ACTIONS: readonly string[] = ['key.export', 'key.encrypt', 'key.decrypt', 'key.rewrap'];
+export const USE_ACTIONS: readonly string[] = ['key.export', ...INNER_USE_ACTIONS];
 /** Actions of frequent records, none of which changes anything: uses and reads of keys, and rewrappings. */
 export const BULK_ACTIONS: readonly string[] = [
   ...USE_ACTIONS,
@@ -94,6 +96,9 @@ export interface AuditStore {
    * still have a `next`.
    */
   listExports(key: string, from: string, page: ReleasePageQuery): Promise<BackwardPage<AuditRecord>>;
+
+  /** As {@link listExports}, for allowed uses inside the service (`INNER_USE_ACTIONS`). */
+  listInnerUses(key: string, from: string, page: ReleasePageQuery): Promise<BackwardPage<AuditRecord>>;
 
   /** The newest records of a key, newest first; at most `limit`. */
   newestRecords(key: string, limit: number): Promise<readonly AuditRecord[]>;

@@ -291,7 +291,7 @@ function Timeline({ leases }: { readonly leases: readonly KeyLease[] }) {
         const end = Date.parse(until);
         const isLive = end > now;
         return (
-          <tr key={id}>
+          <tr key={`${id} ${version}`}>
             <th scope="row">
               <Name text={subject} max={40} />
               {keeper === undefined ? null : <Badge>kept by BunKMS</Badge>}

@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import type { AuditRecord } from '@bundoc/shared/contract/audit';
+import { defined } from '@bundoc/shared/contract/defined';
 import { describe, expect, it } from 'vitest';
 import { verifyChain } from '../../records/chain.ts';
 import type { KmsStore } from '../port.ts';
@@ -85,6 +87,28 @@ export function auditConformance(name: string, makePlace: MakePlace): void {
       const second = await store.listExports('k', at(2), { limit: 2, before: first.next });
       expect([second.items.map(({ seq }) => seq), second.next]).toEqual([[seqOf(1)], undefined]);
       expect(await store.listExports('unknown', at(0), { limit: 2 })).toEqual({ items: [] });
+    });
+
+    it('lists the allowed uses of a key inside the service since a time in pages, newest first', async () => {
+      const at = (minute: number) => `2026-03-01T00:0${minute}:00.000Z`;
+      const used = (minute: number, action: string, more: object = {}) =>
+        draft(action, { time: at(minute), key: 'k', ...more });
+      await store.appendAudit([
+        used(1, 'key.encrypt'),
+        used(2, 'key.encrypt'),
+        used(3, 'key.decrypt'),
+        used(4, 'key.decrypt', { key: 'other' }),
+        used(5, 'key.decrypt', { outcome: 'refused' }),
+        used(6, 'key.export'),
+        used(7, 'key.leases'),
+        used(8, 'key.rewrap'),
+      ]);
+      const actions = (page: { readonly items: readonly AuditRecord[] }) =>
+        page.items.map(({ action }) => action);
+      const first = await store.listInnerUses('k', at(2), { limit: 2 });
+      expect(actions(first)).toEqual(['key.rewrap', 'key.decrypt']);
+      const second = await store.listInnerUses('k', at(2), { limit: 2, ...defined({ before: first.next }) });
+      expect([actions(second), second.next]).toEqual([['key.encrypt'], undefined]);
     });
 
     it('has the newest records of a key, newest first', async () => {

@@ -15,6 +15,7 @@ export function auditReads({ audit }: Repository) {
     brokenLink: (after, upTo) => audit.brokenLink(after, upTo),
     listAudit: (query) => audit.list(query),
     listExports: (key, from, page) => audit.exportsOf(key, from, page),
+    listInnerUses: (key, from, page) => audit.innerUsesOf(key, from, page),
     newestRecords: (key, limit) => audit.newestOf(key, limit),
     listStorageExports: (storage, from, page) => audit.exportsToStorage(storage, from, page),
     listStorages: (page) => audit.storages(page),
@@ -28,6 +29,7 @@ export function auditReads({ audit }: Repository) {
     | 'brokenLink'
     | 'listAudit'
     | 'listExports'
+    | 'listInnerUses'
     | 'newestRecords'
     | 'listStorageExports'
     | 'listStorages'

@@ -6,7 +6,13 @@ import { ChainWalk, isGenuine } from '../../records/chain-walk.ts';
 import { KEK_ACTIONS } from '../../records/kek-state.ts';
 import { CHAIN_RESTORED } from '../../records/restore-record.ts';
 import { STORAGE_ACTIONS } from '../../records/storage-record.ts';
-import { type AuditQuery, BULK_ACTIONS, type ReleasePageQuery, USE_ACTIONS } from '../audit.ts';
+import {
+  type AuditQuery,
+  BULK_ACTIONS,
+  INNER_USE_ACTIONS,
+  type ReleasePageQuery,
+  USE_ACTIONS,
+} from '../audit.ts';
 import type { BackwardPage, FilteredPage, Page, PageQuery } from '../page.ts';
 import type { StorageStamp } from '../storages.ts';
 import { Untrusted } from '../trust.ts';
@@ -366,12 +372,11 @@ export class AuditTable {
   }
 
   exportsOf(key: string, from: string, page: ReleasePageQuery): Sql<BackwardPage<AuditRecord>> {
-    return releases(
-      'SELECT * FROM audit WHERE key = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3',
-      key,
-      from,
-      page,
-    );
+    return allowed(OF_KEY_BACKWARDS, key, from, page);
+  }
+
+  innerUsesOf(key: string, from: string, page: ReleasePageQuery): Sql<BackwardPage<AuditRecord>> {
+    return allowed(OF_KEY_BACKWARDS, key, from, page, INNER_USE_ACTIONS);
   }
 
   /** The newest records of a key. */
@@ -382,7 +387,7 @@ export class AuditTable {
 
   exportsToStorage(storage: string, from: string, page: ReleasePageQuery): Sql<BackwardPage<AuditRecord>> {
     const { olderThan, newestFirst } = this.#dialect;
-    return releases(
+    return allowed(
       `SELECT * FROM ${this.#exportsToStorage} AND ${olderThan('seq', '$2')} ORDER BY ${newestFirst('seq')} LIMIT $3`,
       storage,
       from,
@@ -397,12 +402,15 @@ export class AuditTable {
   }
 }
 
-/** The allowed exports among records in descending order. */
-function* releases(
+const OF_KEY_BACKWARDS = 'SELECT * FROM audit WHERE key = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3';
+
+/** The allowed exports, or other actions, among records in descending order. */
+function* allowed(
   sql: string,
   of: string,
   from: string,
   page: ReleasePageQuery,
+  actions: readonly string[] = ['key.export'],
 ): Sql<BackwardPage<AuditRecord>> {
   const items: AuditRecord[] = [];
   let before = page.before ?? Number.MAX_SAFE_INTEGER;
@@ -413,7 +421,7 @@ function* releases(
       if ((record['time'] as string) < from) return { items };
       before = record['seq'] as number;
       scanned++;
-      if (record['action'] === 'key.export' && record['outcome'] === 'allowed')
+      if (actions.includes(record['action'] as string) && record['outcome'] === 'allowed')
         items.push(auditRecordOf(record));
       if (items.length === page.limit) return { items, next: before };
     }
