@@ -370,7 +370,8 @@ describe('bunkms outside rewrap --all', () => {
     await attach('b-dek', 'other');
     customer.service.keys.delete('acme');
     const environment = {
-      ...{ BUNKMS_DATA_DIR: kms.dataDir, BUNKMS_KEK: kms.kek },
+      BUNKMS_DATA_DIR: kms.dataDir,
+      BUNKMS_KEK: kms.kek,
       BUNKMS_OUTSIDE_KEYS_FILE: customer.file,
     };
     const run = (...more: string[]) => bunkms(environment, 'outside', 'rewrap', '--all', 'other', ...more);
