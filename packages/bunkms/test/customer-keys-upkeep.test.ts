@@ -1,12 +1,15 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import type { ServerResponse } from 'node:http';
 import { type KeyDetail, keyDetailSchema } from '@bundoc/shared/contract/keys';
 import type { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { VersionProtection } from '../src/keys/protect-versions.ts';
+import { KeySweep } from '../src/keys/sweep-keys.ts';
 import { OutsideKeys } from '../src/outside/outside-keys.ts';
 import { SYSTEM } from '../src/records/caller.ts';
 import { bunkms } from './support/command.ts';
 import { Customer } from './support/customer.ts';
+import { FaultyStore } from './support/faulty-store.ts';
 import { type BareKms, openUnsealed } from './support/keks.ts';
 import { startKms, type TestKms } from './support/kms.ts';
 import { KeyCalls } from './support/lifecycle.ts';
@@ -312,6 +315,51 @@ describe('a version that fails', () => {
   });
 });
 
+describe('the sweep of due keys, while a customer does not answer,', () => {
+  it('destroys and scrubs first, asks him for one key, and rotates those of others', async () => {
+    await begin();
+    for (const [name, outside] of [
+      ['a-dek', 'acme'],
+      ['b-dek', 'acme'],
+      ['c-dek', 'other'],
+    ] as const) {
+      await calls.create(name, { rotate_after_days: 1 });
+      await attach(name, outside);
+    }
+    await calls.make('z-dek', 'pending_deletion');
+    const store = new FaultyStore();
+    const { dataDir, kek: ring } = kms;
+    await using bare = await openUnsealed({ dataDir, ring, decorate: store.decorate });
+    await using outside = new OutsideKeys({ file: customer.file, logger: bare.deps.logger });
+    const clock = bare.deps.clock as FakeClock;
+    clock.setWall(Date.now());
+    const done: string[] = [];
+    store.replaced.scrub = async (real) => {
+      const state = (await kms.store.findKey('z-dek', 'current'))?.record?.state;
+      done.push(`scrub, z-dek is ${state}`);
+      return real();
+    };
+    const { asked } = customer.service;
+    Object.defineProperty(customer.service, 'intercept', {
+      get: () => (asked.at(-1)?.endsWith('/acme') ? refuse : undefined),
+    });
+    const refuse = (_request: unknown, response: ServerResponse) => {
+      done.push('ask acme');
+      response.destroy();
+    };
+    const sweep = new KeySweep({ ...bare.deps, outside });
+    clock.advance(40 * 86_400_000);
+    await sweep.run();
+    expect(done).toEqual(['scrub, z-dek is destroyed', 'ask acme']);
+    const versions = await Promise.all(
+      ['a-dek', 'b-dek', 'c-dek'].map(
+        async (name) => (await kms.store.findKey(name, 'current'))?.record?.version,
+      ),
+    );
+    expect(versions).toEqual([2, 2, 3]);
+  });
+});
+
 describe('bunkms outside rewrap --all', () => {
   it('goes on after a key that fails, and names at the end those that failed and why', async () => {
     await begin();
@@ -322,7 +370,8 @@ describe('bunkms outside rewrap --all', () => {
     await attach('b-dek', 'other');
     customer.service.keys.delete('acme');
     const environment = {
-      ...{ BUNKMS_DATA_DIR: kms.dataDir, BUNKMS_KEK: kms.kek },
+      BUNKMS_DATA_DIR: kms.dataDir,
+      BUNKMS_KEK: kms.kek,
       BUNKMS_OUTSIDE_KEYS_FILE: customer.file,
     };
     const run = (...more: string[]) => bunkms(environment, 'outside', 'rewrap', '--all', 'other', ...more);

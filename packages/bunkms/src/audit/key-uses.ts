@@ -35,9 +35,9 @@ interface Uses {
 
 /**
  * Records uses of keys, which are too many for one durable record each. Those of one token, action, key and
- * versions within a minute share two records. The first is durable before the first use is answered, so nobody
- * uses a key without a trace, even in a crash. The second counts the further uses; a crash loses only this
- * number. If the chain cannot be written, no new minute begins and the use fails.
+ * versions within a minute share two records. The first is durable before the first use is answered, so
+ * nobody uses a key without a trace, even in a crash. The second counts the further uses; a crash loses
+ * only this number. If the chain cannot be written, no new minute begins and the use fails.
  *
  * Memory is bounded: without room in {@link Minutes}, each use has its own durable record.
  */

@@ -62,7 +62,7 @@ export class OpenedKeys {
   }
 
   /**
-   * The encryption key of a version of the key, unwrapped anew. It is not kept: only its use is on record.
+   * The encryption key of a version of the key, without keeping it: that waits for the record of its use.
    *
    * @throws AppError `key_version_destroyed`, `key_damaged`; `precondition_failed` when the key has changed
    *   since it was opened; `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`.

@@ -74,8 +74,8 @@ export interface RewrapInTurn {
  * that were made before stay as they are, in backups and at holders, and open with their KEKs. Repeat it
  * until no version is left: versions that fail keep no other from it, and what has worked stays.
  *
- * @throws AppError `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`, `key_damaged`, once
- *   only versions are left that fail; `key_destroyed`, and of {@link changeKey}.
+ * @throws AppError `outside_key_denied`, `outside_key_unavailable`, `outside_key_changed`, `key_damaged`,
+ *   once only versions are left that fail; `key_destroyed`, and of {@link changeKey}.
  */
 export async function rewrapVersions(
   deps: KeyDeps,

@@ -180,7 +180,7 @@ export class VersionProtection {
     return needs?.every((names) => names.some((outside) => this.#rests(outside))) ?? false;
   }
 
-  /** The outside key that has failed rests; all of them when nobody knows which. The key has its turn last. */
+  /** The outside key that has failed rests, or all when nobody knows which. The key has its turn last. */
   #fail(name: string, { code, outsideKey }: AppError): void {
     const pending = this.#pending.get(name);
     const isOutside = OUTSIDE_FAULTS.some((fault) => fault === code);

@@ -48,7 +48,7 @@ export interface ReleasePageQuery {
   readonly limit: number;
 }
 
-/** Actions of records of uses of keys inside the service. Rewrapped versions of a key have `key.rewrap`, too. */
+/** Actions of records of uses of keys inside the service. A rewrap of versions is a `key.rewrap`, too. */
 export const INNER_USE_ACTIONS: readonly string[] = ['key.encrypt', 'key.decrypt', 'key.rewrap'];
 /** Actions of records of uses of keys. */
 export const USE_ACTIONS: readonly string[] = ['key.export', ...INNER_USE_ACTIONS];
