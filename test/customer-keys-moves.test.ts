@@ -75,7 +75,11 @@ describe('a project of a customer', needs('postgresql'), () => {
     async (attitude) => {
       const folder = join(installation.folder, `backups-${attitude}`);
       await become(attitude);
-      expect(await answerOf(attitude)).toMatchObject({ code: CODE[attitude], outside_key: 'acme' });
+      expect(await answerOf(attitude)).toMatchObject({
+        code: CODE[attitude],
+        outside_key: 'acme',
+        detail: expect.stringContaining('acme'),
+      });
       const refused = await bundoc('backup', '--all', folder, '--json');
       expect(refused.code).not.toBe(0);
       const { failed, written } = JSON.parse(refused.stdout);

@@ -86,7 +86,11 @@ export class OutsideKeys {
     if (untilMs === undefined) return '';
     const nowMs = this.#clock.monotonic();
     if (nowMs < untilMs)
-      throw new AppError('kms_unavailable', { outsideKey, retryAfterS: (untilMs - nowMs) / 1_000 });
+      throw new AppError('kms_unavailable', {
+        outsideKey,
+        detail: awayDetail(outsideKey),
+        retryAfterS: (untilMs - nowMs) / 1_000,
+      });
     this.#pausedUntilMs.set(outsideKey, nowMs + TRIAL_MS);
     return outsideKey;
   }
@@ -100,6 +104,11 @@ export class OutsideKeys {
     const pauseS = Math.min(PAUSE_S.max, Math.max(PAUSE_S.min, error.retryAfterS ?? 0));
     this.#pausedUntilMs.set(outsideKey, this.#clock.monotonic() + pauseS * 1_000);
   }
+}
+
+/** For the caller: BunKMS itself answers. */
+export function awayDetail(outsideKey: string): string {
+  return `the outside key ${outsideKey} does not answer`;
 }
 
 /** Whether an outside key protects a wrapped DEK as well, in base64 (`docs/formats/wrapped-key.md`). */

@@ -15,6 +15,7 @@ import { TLS_VERSION_MIN, type WatchedTls } from '@bundoc/shared/tls/watched-tls
 import { Agent, buildConnector, type Dispatcher, request } from 'undici';
 import { z } from 'zod';
 import type { ClockSkew } from './clock-skew.ts';
+import { awayDetail } from './outside-keys.ts';
 import { KeyRefused } from './port.ts';
 import { type Receipts, recordsOf } from './receipts.ts';
 import { TurnsOfCustomers } from './turns-of-customers.ts';
@@ -317,6 +318,7 @@ export class KmsTransport {
         cause: causeOf(error),
         retryAfterS: retryAfterS ?? RETRY_AFTER_S,
         outsideKey,
+        detail: outsideKey === undefined ? undefined : awayDetail(outsideKey),
       });
     } finally {
       clearTimeout(timer);
@@ -360,7 +362,7 @@ export class KmsTransport {
         cause: new Error(`BunKMS answered ${code}`),
         outsideKey: outsideKeyOf(refusal),
         storage: refusal?.storage,
-        ...(refusal?.storage === undefined ? {} : { detail: `storage ${refusal.storage} holds it` }),
+        detail: detailOf(refusal),
       });
     const retryable = [429, 502, 503, 504].includes(status) && !FINAL.has(code ?? '');
     throw new TryFailed(answerLine(status, code, reply.receipts), retryable, {
@@ -422,6 +424,14 @@ export class KmsTransport {
 function causeOf(error: unknown): unknown {
   if (!(error instanceof TryFailed)) return error;
   return error.isRefusal ? new KeyRefused(error.message) : error;
+}
+
+function detailOf(refusal: Refusal | undefined): string | undefined {
+  if (refusal?.storage !== undefined) return `storage ${refusal.storage} holds it`;
+  const outsideKey = outsideKeyOf(refusal);
+  return outsideKey === undefined
+    ? undefined
+    : `the customer denies the use of the outside key ${outsideKey}`;
 }
 
 /** The outside key that failed as a whole. */
