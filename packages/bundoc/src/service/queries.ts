@@ -248,6 +248,6 @@ function cursorContext({ collection, whereText, orderBy, fields }: QueryRequest)
 
 function adviceFor(where: Where, orderBy: OrderBy): string {
   const fields = [...new Set([...fieldsOf(where), ...orderBy.map(({ field }) => field)])].slice(0, 4);
-  if (fields.length === 0) return 'narrow the condition';
-  return `an index on ${JSON.stringify(fields)} would help`;
+  if (fields.length === 0) return 'narrow the condition; the collection itself has its number of documents';
+  return `an index on ${JSON.stringify(fields)} would help, once it is ready`;
 }
