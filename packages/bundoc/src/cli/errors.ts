@@ -17,7 +17,7 @@ export function remedyOf(error: unknown): string | undefined {
       cause instanceof BundocError
         ? REMEDIES[cause.code]
         : cause instanceof AppError
-          ? KMS_REMEDIES[cause.code]
+          ? kmsRemedyOf(cause)
           : undefined;
     if (remedy !== undefined) return remedy;
   }
@@ -44,6 +44,12 @@ const REMEDIES: Readonly<Record<string, string>> = {
 };
 
 /** For commands that use BunKMS themselves. */
+function kmsRemedyOf({ code, outsideKey }: AppError): string | undefined {
+  return outsideKey === undefined
+    ? KMS_REMEDIES[code]
+    : 'where BunKMS runs, "bunkms outside check" says why; then run this again';
+}
+
 const KMS_REMEDIES: Readonly<Record<string, string>> = {
   kms_unavailable:
     '"bundoc doctor" looks for the cause: whether BunKMS runs at BUNDOC_KMS_URL, and accepts the service token',
