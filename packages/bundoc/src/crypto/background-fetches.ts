@@ -15,14 +15,19 @@ export interface BackgroundFetchesOptions {
   /** The present maximum rate. */
   readonly perSecond: () => number;
   readonly fetch: (id: string) => Promise<unknown>;
-  /** Which keys may be slow together: half of those that run are of one group. By default they have none. */
+  /** Which keys may be slow together: at most half of those that run are of one. */
   readonly groupOf?: (id: string) => string | undefined;
 }
 
-/** Keys that are fetched in the background, in order of arrival, at a bounded rate and few at a time. */
+/**
+ * Keys that are fetched in the background, at a bounded rate and few at a time: the groups in turn, and there
+ * in order of arrival. To start one costs no look at those that wait behind it.
+ */
 export class BackgroundFetches {
   readonly #options: BackgroundFetchesOptions;
-  readonly #ids = new Set<string>();
+  /** Those that wait, with their groups. */
+  readonly #groups = new Map<string, string>();
+  readonly #waiting = new Map<string, Set<string>>();
   readonly #tokens: TokenBucket;
   #running = 0;
   readonly #runningOf = new Map<string, number>();
@@ -34,34 +39,60 @@ export class BackgroundFetches {
 
   /** Those that wait for their turn. */
   get size(): number {
-    return this.#ids.size;
+    return this.#groups.size;
   }
 
   has(id: string): boolean {
-    return this.#ids.has(id);
+    return this.#groups.has(id);
   }
 
   add(id: string): void {
-    this.#ids.add(id);
+    if (this.#groups.has(id)) return;
+    const group = this.#options.groupOf?.(id) ?? '';
+    this.#groups.set(id, group);
+    const ids = this.#waiting.get(group) ?? new Set();
+    this.#waiting.set(group, ids.add(id));
   }
 
   /** Starts fetches while there are tokens, and few run. */
   start(): void {
-    const { turnOf, perSecond, groupOf } = this.#options;
-    for (const id of this.#ids) {
-      if (this.#running >= RUNNING_MAX) return;
-      const turn = turnOf(id);
-      if (turn === 'never') this.#ids.delete(id);
-      if (turn !== 'now') continue;
-      const group = groupOf?.(id);
-      if (group !== undefined && (this.#runningOf.get(group) ?? 0) >= RUNNING_OF_GROUP_MAX) continue;
-      if (!this.#tokens.take(perSecond())) return;
-      this.#ids.delete(id);
-      this.#run(id, group);
+    while (this.#running < RUNNING_MAX) {
+      const id = this.#next();
+      if (id === undefined || !this.#tokens.take(this.#options.perSecond())) return;
+      this.#run(id, this.#remove(id));
     }
   }
 
-  #run(id: string, group: string | undefined): void {
+  #next(): string | undefined {
+    const { turnOf, groupOf } = this.#options;
+    const most = groupOf === undefined ? RUNNING_MAX : RUNNING_OF_GROUP_MAX;
+    for (const [group, ids] of this.#waiting) {
+      if ((this.#runningOf.get(group) ?? 0) >= most) continue;
+      for (const id of ids) {
+        const turn = turnOf(id);
+        if (turn === 'now') return id;
+        if (turn === 'never') this.#remove(id);
+      }
+    }
+    return undefined;
+  }
+
+  /** @returns its group. */
+  #remove(id: string): string {
+    const group = this.#groups.get(id) ?? '';
+    const ids = this.#waiting.get(group);
+    this.#groups.delete(id);
+    ids?.delete(id);
+    if (ids?.size === 0) this.#waiting.delete(group);
+    return group;
+  }
+
+  #run(id: string, group: string): void {
+    const ids = this.#waiting.get(group);
+    if (ids !== undefined) {
+      this.#waiting.delete(group);
+      this.#waiting.set(group, ids);
+    }
     this.#count(group, 1);
     runInShare(OWN, () => this.#options.fetch(id))
       .catch(() => undefined) // The failure is cached; the current key stays usable until its end.
@@ -71,9 +102,8 @@ export class BackgroundFetches {
       });
   }
 
-  #count(group: string | undefined, change: 1 | -1): void {
+  #count(group: string, change: 1 | -1): void {
     this.#running += change;
-    if (group === undefined) return;
     const running = (this.#runningOf.get(group) ?? 0) + change;
     if (running === 0) this.#runningOf.delete(group);
     else this.#runningOf.set(group, running);

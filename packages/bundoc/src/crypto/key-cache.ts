@@ -1,4 +1,5 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
+import { defined } from '@bundoc/shared/contract/defined';
 import { dekNameOf } from '@bundoc/shared/contract/keys';
 import { ageMs, type Clock, type Instant, instant } from '@bundoc/shared/runtime/clock';
 import { LRUCache } from 'lru-cache';
@@ -98,9 +99,10 @@ export class KeyCache {
       perSecond: () => Math.max(BACKGROUND_PER_SECOND_MIN, this.#cached.endsPerSecond / REFRESH_PART),
       fetch: (id: string) => this.#fetchAgain(id),
     };
-    const groupOf = (id: string) => options.outside?.of(dekNameOf(this.#cached.peek(id)?.project ?? ''));
+    const { outside } = options;
+    const groupOf = outside && ((id: string) => outside.of(dekNameOf(this.#cached.peek(id)?.project ?? '')));
     this.#background = new BackgroundFetches(ports);
-    this.#backgroundOfCustomers = new BackgroundFetches({ ...ports, groupOf });
+    this.#backgroundOfCustomers = new BackgroundFetches({ ...ports, ...defined({ groupOf }) });
   }
 
   /** Number of cached keys. */
