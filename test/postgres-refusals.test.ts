@@ -29,7 +29,7 @@ describe('a PostgreSQL server that refuses a connection', needs('postgresql'), (
   const folder = mkdtempSync(join(tmpdir(), 'postgres-refusals-'));
   const tokenFile = join(folder, 'token');
   beforeAll(async () => {
-    writeFileSync(tokenFile, 'none');
+    writeFileSync(tokenFile, 'e30.e30.x');
     server = await PostgresServer.start();
     database = await server.createDatabase('bundoc');
     await server.sql("CREATE ROLE barred NOLOGIN PASSWORD 'barred'");
@@ -180,7 +180,7 @@ describe('a PostgreSQL server that refuses a connection', needs('postgresql'), (
       one.password = SECRET;
     });
     for (const [prefix, event] of [
-      ['BUNDOC', 'waiting for PostgreSQL: '],
+      ['BUNDOC', 'waiting for PostgreSQL \\(BUNDOC_STORAGE\\): '],
       ['BUNKMS', ''],
     ] as const) {
       const lines = await linesTo(prefix, url, /"level":"(fatal|error|warn)".*PostgreSQL/);

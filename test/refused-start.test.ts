@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 const folder = mkdtempSync(join(tmpdir(), 'refused-start-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const tokenFile = join(folder, 'token');
-writeFileSync(tokenFile, 'none');
+writeFileSync(tokenFile, 'e30.e30.x');
 
 /** The lines that a service logs, as `level: message`. It must end by itself. */
 async function refusalOf(service: string, environment: Record<string, string>): Promise<string[]> {
@@ -45,6 +45,7 @@ describe('a service that cannot start', () => {
     expect(await refusalOf('bundoc', { BUNDOC_KMS_TOKEN_FILE: path, BUNDOC_DATA_DIR: data })).toContain(
       `fatal: the configuration is not valid: BUNDOC_KMS_TOKEN_FILE: ${missing} make it with: bunkms init --service-token ${path}`,
     );
+    expect(existsSync(data)).toBe(false);
     expect(await refusalOf('bunkms', { BUNKMS_KEK_FILE: path, BUNKMS_DATA_DIR: keys })).toContain(
       `fatal: the configuration is not valid: BUNKMS_KEK_FILE: ${missing} put the KEK of the installation there; only for a new one, make it with: (umask 077; openssl rand -base64 32 > ${path})`,
     );

@@ -92,14 +92,15 @@ export async function startBundoc(config: BundocConfig, parts: BundocParts = {})
   warnOfLittleMemory(logger);
   await using stack = new AsyncDisposableStack();
 
+  const metrics = createBundocMetrics();
+  const credentials = openCredentials(config, { clock, logger, metrics, parts }, stack);
   const storage = stack.use(
     await openStorage(config, { clock, logger, quota: config.quota }, parts.wrapDisk),
   );
-  const metrics = createBundocMetrics();
   const ports = { clock, logger, metrics, storage, parts };
   const work = divideWork(config, ports, stack);
   const { scheduler, shares } = work;
-  const connected = await connect(config, ports, stack);
+  const connected = await connect(config, ports, credentials, stack);
   const { kms, receipts, token, skew } = connected;
   const { id } = await storage.identity.read();
   const generation = new StorageGeneration({
@@ -173,10 +174,10 @@ function reportSetAside(metrics: BundocMetrics, logger: Logger): OnSetAside {
   };
 }
 
-/** Opens the listener's certificate and the connection to BunKMS, with the receipts that are stored. */
-async function connect(
+/** Reads the service token and the certificates, first: a start that they prevent makes no data folder. */
+function openCredentials(
   config: BundocConfig,
-  { clock, logger, metrics, storage, parts }: Connected,
+  { clock, logger, metrics, parts }: Omit<Connected, 'storage'>,
   stack: AsyncDisposableStack,
 ) {
   const token = new ServiceToken({ path: config.kms.tokenFile, clock, logger });
@@ -185,6 +186,16 @@ async function connect(
   stack.use(listenerTls?.tls);
   const kmsTls = openKmsTls(config, tlsPorts);
   stack.use(kmsTls);
+  return { token, listenerTls, kmsTls };
+}
+
+/** Opens the connection to BunKMS, with the receipts that are stored. */
+async function connect(
+  config: BundocConfig,
+  { clock, logger, storage }: Connected,
+  { token, listenerTls, kmsTls }: ReturnType<typeof openCredentials>,
+  stack: AsyncDisposableStack,
+) {
   // Closed after the connection: the last answers count.
   const receipts = stack.use(await Receipts.load({ store: storage.receipts, clock, logger }));
   const skew = new ClockSkew({ clock, logger });

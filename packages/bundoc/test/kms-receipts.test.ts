@@ -175,7 +175,7 @@ describe('Bundoc on a data folder', () => {
   function folder() {
     const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-receipts-'));
     onTestFinished(() => rmSync(dataDir, { recursive: true }));
-    writeFileSync(join(dataDir, 'token'), 'none');
+    writeFileSync(join(dataDir, 'token'), 'e30.e30.x');
     const file = join(dataDir, 'kms-receipts.json');
     /** Starts Bundoc, and closes it once the storage is confirmed. @returns the receipts of the advances. */
     const run = async (script: Script) => {

@@ -12,7 +12,7 @@ import { identifyFolder } from '../src/engine/files/identity-in-folder.ts';
 it('on a full disk /ready says 503, the log names the folder and its free space, and /ready leaves no file behind', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-ready-'));
   const tokenFile = join(folder, 'token');
-  writeFileSync(tokenFile, 'none');
+  writeFileSync(tokenFile, 'e30.e30.x');
   await using disk = openNodeDisk(folder);
   const { id } = await (await identifyFolder(disk, folder)).read();
   let probes = 0;

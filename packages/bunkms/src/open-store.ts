@@ -1,5 +1,9 @@
+import { accessSync, constants } from 'node:fs';
+import { resolve } from 'node:path';
 import { makeFolder } from '@bundoc/shared/files/make-folder';
+import { printable } from '@bundoc/shared/logs/printable';
 import { formatAddress } from '@bundoc/shared/postgres/address';
+import { ConfigError } from '@bundoc/shared/process/config';
 import { refuseFolderOf } from '@bundoc/shared/process/own-folder';
 import type { KmsStore } from './store/port.ts';
 import type { PostgresSettings } from './store/postgres/settings.ts';
@@ -44,8 +48,24 @@ export async function openStore(
 ): Promise<KmsStore> {
   refuseFolderOf('Bundoc', dataDir, 'BUNKMS_DATA_DIR');
   makeFolder(dataDir, 'BUNKMS_DATA_DIR');
-  if (storage.kind === 'sqlite') return openSqliteStore({ dataDir, onCrash, deadlineMs: storage.deadlineMs });
+  if (storage.kind === 'sqlite')
+    return openSqliteStore({ dataDir, onCrash, deadlineMs: storage.deadlineMs }).catch((error: unknown) => {
+      requireWritable(dataDir);
+      throw error;
+    });
   // Fifty modules, which a service on SQLite neither loads nor keeps in memory.
   const { openPostgresStore } = await import('./store/postgres/postgres-store.ts');
   return openPostgresStore({ settings: storage.settings, warn });
+}
+
+/** @throws ConfigError for a folder in which this user cannot write. */
+function requireWritable(dataDir: string): void {
+  try {
+    accessSync(dataDir, constants.W_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const place = printable(resolve(dataDir));
+    const reason = code === 'EROFS' ? 'its file system is read-only' : 'let this user write there';
+    throw new ConfigError([`BUNKMS_DATA_DIR: the folder ${place} cannot be written (${code}): ${reason}`]);
+  }
 }

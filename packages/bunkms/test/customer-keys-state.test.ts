@@ -149,5 +149,25 @@ it('`bunkms key show` says the same, without asking the customer', async () => {
   );
   const json = await bunkms(environment, 'key', 'show', NAME, '--json');
   expect(keyDetailSchema.strict().parse(JSON.parse(json.stdout)).outside_state).toEqual(state);
+  const { stdout } = await bunkms(environment, 'outside', 'status');
+  expect(stdout).toContain(
+    `  last error: outside_key_denied at ${state?.last_error?.at}; last success: ${state?.last_success_at}\n`,
+  );
   expect(customer.takeCalls()).toEqual([]);
+});
+
+it.each([
+  ['acme', '', 'BUNKMS_OUTSIDE_KEYS_FILE is not set: there are no outside keys'],
+  ['acmee', 'file', 'no entry of BUNKMS_OUTSIDE_KEYS_FILE has the name acmee (did you mean acme?)'],
+  ['acme', 'file', 'the entry acme does not allow the key z-dek: add a glob for it to "keys" of the entry'],
+])('`bunkms outside attach` to %s of %s says why it is refused', async (entry, file, fault) => {
+  customer.write({ acme: { keys: ['a-*'] } });
+  await ask('/v1/keys', { body: { name: 'z-dek', type: 'aes-256' } });
+  const environment = {
+    BUNKMS_DATA_DIR: kms.dataDir,
+    BUNKMS_KEK: kms.kek,
+    BUNKMS_OUTSIDE_KEYS_FILE: file === '' ? '' : customer.file,
+  };
+  const refused = await bunkms(environment, 'outside', 'attach', 'z-dek', entry);
+  expect(refused).toMatchObject({ code: 5, stderr: `bunkms: ${fault}\n` });
 });

@@ -104,6 +104,7 @@ describe('bunkms backup, restore and recover', () => {
     });
     expect(statSync(at('backup')).mode & 0o777).toBe(0o600);
     await expectFailure(5, /the file .* exists already/, 'backup', at('backup'));
+    await expectFailure(5, /kms is a folder: name a file in it/, 'backup', at('kms'));
     expect(await json('backup', 'verify', at('backup'))).toMatchObject({
       ok: true,
       id: written.id,

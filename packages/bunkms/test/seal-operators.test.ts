@@ -172,7 +172,7 @@ describe('doctor', () => {
     chmodSync(join(folder, 'one.token'), 0o600);
     chmodSync(join(folder, 'two.token'), 0o644);
     expect(await findings('outside keys')).toEqual([
-      'ok: 2 entries; "bunkms outside check" asks them',
+      'ok: 2 entries; "bunkms outside check" asks them, and "bunkms outside status" has the last error of each key',
       `warn: others may read ${join(folder, 'two.token')}, token_file of two (mode 644)`,
     ]);
     writeEntries({ one: { kind: 'transit' } });

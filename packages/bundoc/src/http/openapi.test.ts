@@ -12,7 +12,7 @@ let bundoc: RunningBundoc;
 let reader: OpenapiReader;
 beforeAll(async () => {
   const tokenFile = join(folder, 'token');
-  writeFileSync(tokenFile, 'none');
+  writeFileSync(tokenFile, 'e30.e30.x');
   // A route without a description prevents the start.
   bundoc = await startBundoc(
     readConfig({

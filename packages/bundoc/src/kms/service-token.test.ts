@@ -78,7 +78,7 @@ describe('ServiceToken', () => {
     );
   });
 
-  it.each(['two words', '{"token":"e30.e30.x"}', 'a\nb', '\u0007', 'Bearer e30.e30.x'])(
+  it.each(['word', 'two words', 'e30.e30', '{"token":"e30.e30.x"}', 'a\nb', '\u0007', 'Bearer e30.e30.x'])(
     'refuses a file with something else in it, by its name and without the content: %j',
     (content) => {
       expect(() => start(content)).toThrow(

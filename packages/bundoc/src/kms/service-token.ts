@@ -178,15 +178,15 @@ function payloadOf(token: string): unknown {
 }
 
 const VARIABLE = 'BUNDOC_KMS_TOKEN_FILE';
-/** What a request can carry (RFC 6750, section 2.1). */
-const BEARER = /^[\w.~+/-]+=*$/;
+/** A JSON Web Token (RFC 7519): three parts in base64url. */
+const JWT = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 
 /** @throws ConfigError for a file that cannot be read, or has no token or another kind of token. */
 function readTokenFile(path: string): string {
   const make = (place: string) => `make it with: bunkms init --service-token ${place}`;
   const token = readSecretFile(VARIABLE, path, make);
   const place = printable(resolve(path));
-  if (!BEARER.test(token))
+  if (!JWT.test(token))
     throw new ConfigError([`${VARIABLE}: the file ${place} has no token in it; ${make(place)}`]);
   const { data } = kindSchema.safeParse(payloadOf(token));
   if (data === undefined || (data.typ === 'service' && data.aud === 'bunkms')) return token;

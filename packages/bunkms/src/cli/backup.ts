@@ -47,7 +47,9 @@ function contentOf({ keys, tokens, records }: Record<'keys' | 'tokens' | 'record
 }
 
 function fileExists(file: string): CliFailure {
-  return new CliFailure(`the file ${file} exists already`, EXIT.conflict);
+  const isFolder = statSync(file, { throwIfNoEntry: false })?.isDirectory() === true;
+  const fault = isFolder ? `${file} is a folder: name a file in it` : `the file ${file} exists already`;
+  return new CliFailure(fault, EXIT.conflict);
 }
 
 /**

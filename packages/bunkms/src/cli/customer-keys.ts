@@ -10,14 +10,19 @@ import {
   LEASE_TTL_S_MAX,
   LEASE_TTL_S_MIN,
   OUTSIDE_FAULTS,
+  type OutsideState,
   outsideNameSchema,
 } from '@bundoc/shared/contract/keys';
+import { suggestFor } from '@bundoc/shared/logs/unknown-names';
 import type { Environment } from '@bundoc/shared/process/config';
+import { readConfig } from '../config.ts';
 import { attachKey, detachKey, rewrapVersions } from '../keys/attach-key.ts';
-import { protectionOf } from '../keys/outside-state.ts';
+import { outsideNames, outsideStateOf, protectionOf } from '../keys/outside-state.ts';
 import { allKeys } from '../keys/read-keys.ts';
+import { readStoredKey } from '../keys/stored-key.ts';
+import { readEntries } from '../outside/entries.ts';
 import { CLI_CALLER } from '../records/caller.ts';
-import { CliFailure, UsageError } from './errors.ts';
+import { CliFailure, EXIT, UsageError } from './errors.ts';
 import { type CliDeps, withKeys } from './open-kms.ts';
 
 const keyName = parserOf(keyNameSchema);
@@ -39,7 +44,14 @@ export function addCustomerKeyCommands(group: Command, environment: Environment)
       LEASE_TTL_S_MAX,
     )
     .action((name, key, { lease, ...options }) =>
-      change(options, (deps) => attachKey(deps, { name, key, lease_ttl_s: lease }, CLI_CALLER)),
+      change(options, async (deps) => {
+        try {
+          return await attachKey(deps, { name, key, lease_ttl_s: lease }, CLI_CALLER);
+        } catch (error) {
+          if (!hasCode(error, 'outside_key_unknown')) throw error;
+          throw new CliFailure(whyUnknown(environment, key, name), EXIT.conflict);
+        }
+      }),
     );
   command(group, 'detach', 'lets new versions of a key open without its outside key, which is not asked')
     .argument('<key>', 'the key', keyName)
@@ -51,9 +63,34 @@ export function addCustomerKeyCommands(group: Command, environment: Environment)
   command(group, 'status', 'the keys that are attached, and their versions that are not protected yet')
     .argument('[key]', 'one key', keyName)
     .action(async (name, options) => {
-      const keys = await withKeys(environment, (deps) => statusOf(deps, name));
+      const keys = await withKeys(environment, async (deps) => {
+        const shown: ShownKey[] = [];
+        for (const key of await statusOf(deps, name))
+          shown.push({ ...key, ...(await lastUsesOf(deps, key)) });
+        return shown;
+      });
       print(options, { keys }, () => (keys.length === 0 ? ['no key is attached'] : keys.flatMap(linesOf)));
     });
+}
+
+/** Which of the causes of `outside_key_unknown` it is. The API does not tell: only an operator may know. */
+function whyUnknown(environment: Environment, entry: string, keyName: string): string {
+  const { outsideKeysFile: file } = readConfig(environment);
+  if (file === undefined) return 'BUNKMS_OUTSIDE_KEYS_FILE is not set: there are no outside keys';
+  const names = [...readEntries(file).keys()];
+  if (!names.includes(entry))
+    return `no entry of BUNKMS_OUTSIDE_KEYS_FILE has the name ${suggestFor(entry, names)}`;
+  return `the entry ${entry} does not allow the key ${keyName}: add a glob for it to "keys" of the entry`;
+}
+
+type LastUses = Pick<OutsideState, 'last_success_at' | 'last_error'>;
+type ShownKey = AttachedKey & LastUses;
+
+/** When the key last needed its outside key and had it, and when and why it was last refused. */
+async function lastUsesOf(deps: CliDeps, { name }: AttachedKey): Promise<LastUses> {
+  const key = await readStoredKey(deps, name, 'all');
+  const state = await outsideStateOf(deps, key, outsideNames(deps, key));
+  return defined({ last_success_at: state?.last_success_at, last_error: state?.last_error });
 }
 
 /** A key that stays as it is, and why. */
@@ -137,10 +174,13 @@ async function statusOf(deps: CliDeps, only: string | undefined): Promise<Attach
   return keys;
 }
 
-function linesOf({ name, version, outside, other_versions: others, kek_ids: kekIds }: AttachedKey): string[] {
+function linesOf(key: ShownKey): string[] {
+  const { name, version, outside, other_versions: others, kek_ids: kekIds } = key;
+  const { last_success_at: success = 'never', last_error: error } = key;
   const state =
     outside === undefined ? 'not attached' : `attached to ${outside.key}, leases of ${outside.lease_ttl_s} s`;
   const lines = [rowLine(name, `version ${version}`, state)];
+  if (error !== undefined) lines.push(`  last error: ${error.code} at ${error.at}; last success: ${success}`);
   if (others.length > 0)
     lines.push(
       `  ${counted(others.length, 'version')} protected otherwise: ${others.join(', ')}; run "bunkms outside rewrap ${name}"`,

@@ -26,7 +26,7 @@ export async function checkOutside(checkup: Checkup, { outsideKeysFile }: Bunkms
     const entries = readEntries(outsideKeysFile);
     checkup.ok(
       'outside keys',
-      `${counted(entries.size, 'entry', 'entries')}; "bunkms outside check" asks them`,
+      `${counted(entries.size, 'entry', 'entries')}; "bunkms outside check" asks them, and "bunkms outside status" has the last error of each key`,
     );
     for (const [name, entry] of entries)
       for (const { member, path, mode } of openFilesOf(entry))

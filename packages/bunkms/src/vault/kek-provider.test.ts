@@ -82,6 +82,14 @@ it('a file that others may read is accepted with one warning, until it is closed
   expect(warnings).toHaveLength(2);
 });
 
+it('a folder is refused without a warning of its mode', async () => {
+  const warnings: string[] = [];
+  const provider = fileKekProvider(folder, { warn: (message) => warnings.push(message) });
+  chmodSync(folder, 0o755);
+  await expect(provider.load()).rejects.toThrow(`BUNKMS_KEK_FILE: ${folder} is a folder: name a file`);
+  expect(warnings).toEqual([]);
+});
+
 it('the environment variable has the same format', async () => {
   expect(await inlineKekProvider(one.toString('hex')).load()).toHaveLength(1);
   await expect(inlineKekProvider('short').load()).rejects.toThrow(/BUNKMS_KEK: line 1/);

@@ -61,11 +61,12 @@ export function fileKekProvider(path: string, ports: RingPorts): KekProvider {
     load: async () => {
       let bytes: Buffer;
       try {
+        const { mode } = statSync(path);
+        bytes = readFileSync(path);
         const wasOpen = isOpenToOthers;
-        isOpenToOthers = (statSync(path).mode & 0o077) !== 0;
+        isOpenToOthers = (mode & 0o077) !== 0;
         if (isOpenToOthers && !wasOpen)
           warn('BUNKMS_KEK_FILE: the file is open to its group or to others; make it mode 0600');
-        bytes = readFileSync(path);
       } catch (error) {
         throw new ConfigError([`BUNKMS_KEK_FILE: ${unreadable(path, error, remedy)}`]);
       }

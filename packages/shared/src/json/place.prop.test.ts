@@ -60,8 +60,12 @@ describe('the place of a fault in JSON', () => {
     ['[1 // one\n]', 'line 1, column 4: JSON has no comments'],
     ['["a\tb"]', 'line 1, column 4: write \\n or \\t for a line break or a tab in a string'],
     ['[1', 'line 1, column 3: the text ends too early'],
-    ['[NaNa]', 'line 1, column 2'],
-    ['[secret]', 'line 1, column 2'],
+    ['[NaNa]', 'line 1, column 2: names and strings need double quotes'],
+    ['[secret]', 'line 1, column 2: names and strings need double quotes'],
+    ['{bad}', 'line 1, column 2: names and strings need double quotes'],
+    ['not json', 'line 1, column 1: names and strings need double quotes'],
+    ['{"é": \né}', 'line 2, column 1: names and strings need double quotes'],
+    ['{"a":1b}', 'line 1, column 7'],
     ['{"a":1}]', 'line 1, column 8'],
   ])('in %j comes with what JSON wants there, and no part of the text', (text, fault) => {
     expect(faultOf(text)).toBe(fault);

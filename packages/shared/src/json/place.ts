@@ -19,6 +19,7 @@ const HINTS: readonly (readonly [at: RegExp, hint: string])[] = [
   [/undefined\b/y, 'JSON has no undefined; write null, or leave the member out'],
   [/(?:True|False|None)\b/y, 'JSON has true, false and null'],
   [/'|(?<=[{,][ \t\n\r]*)[\w$]+[ \t\n\r]*:/y, 'names and strings need double quotes'],
+  [/(?<=(?:^|[{[,:])[ \t\n\r]*)[\p{L}_$]/uy, 'names and strings need double quotes'],
   [/(?<=,[ \t\n\r]*)[}\]]/y, 'no comma may follow the last item'],
   [/\/[/*]|#/y, 'JSON has no comments'],
   [/[\t\n\r]/y, 'write \\n or \\t for a line break or a tab in a string'],

@@ -9,6 +9,7 @@ const FILE_FAULTS: Readonly<Record<string, string>> = {
   ENOTDIR: 'is below a file',
   EISDIR: 'is a folder',
   EACCES: 'may not be used by this user',
+  EROFS: 'is on a read-only file system',
 };
 
 /** An error as one line for a person; no stack. */

@@ -49,7 +49,7 @@ export async function openPostgresStorage(
   warnOfPlaintext(config, logger);
   await using stack = new AsyncDisposableStack();
   const database = stack.use(new Database({ ...config, logger }));
-  await retryUntilAvailable({ clock, logger }, () => prepare(database, config, { clock, logger }));
+  await retryUntilAvailable(config, { clock, logger }, () => prepare(database, config, { clock, logger }));
   const identity = await identifyDatabase(database, clock);
   const reads = new SharedReads(database);
   const snapshots = new SnapshotConnections({ database, clock });
@@ -147,6 +147,7 @@ async function acceptsWrites(database: Database): Promise<boolean> {
 }
 
 async function retryUntilAvailable(
+  { variable }: PostgresConfig,
   { clock, logger }: EngineDeps,
   action: () => Promise<void>,
 ): Promise<void> {
@@ -158,7 +159,7 @@ async function retryUntilAvailable(
     } catch (error) {
       if (!hasCode(error, 'storage_unavailable')) throw error;
       if (ageMs(clock, begun) >= START_RETRY_FOR_MS) throw refusalIn(error) ?? error;
-      logger.warn({ err: refusalIn(error) ?? error.cause ?? error }, 'waiting for PostgreSQL');
+      logger.warn({ err: refusalIn(error) ?? error.cause ?? error }, `waiting for PostgreSQL (${variable})`);
       await sleep(START_PAUSE_MS);
     }
   }

@@ -55,6 +55,7 @@ export function fileSink(path: string): ShipSink {
   };
 }
 
+const NOT_A_FILE = 'the target is not a regular file: name one';
 /** Enough for the longest record. */
 const START_BYTES = 1_048_576;
 
@@ -62,6 +63,7 @@ async function startOf(path: string): Promise<string> {
   const { O_RDONLY, O_NONBLOCK } = constants;
   try {
     await using file = await open(path, O_RDONLY | O_NONBLOCK);
+    if (!(await file.stat()).isFile()) throw new Error(NOT_A_FILE);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(START_BYTES), 0, START_BYTES, 0);
     return buffer.toString('utf8', 0, bytesRead);
   } catch (error) {
@@ -85,7 +87,7 @@ async function openForAppend(path: string): Promise<FileHandle> {
   const file = await open(path, O_RDWR | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
   try {
     const stats = await file.stat();
-    if (!stats.isFile()) throw new Error('the target is not a regular file');
+    if (!stats.isFile()) throw new Error(NOT_A_FILE);
     const last = Buffer.alloc(1);
     if (stats.size > 0) {
       await file.read(last, 0, 1, stats.size - 1);
