@@ -81,6 +81,10 @@ describe('bad input', () => {
       'body.type',
     ]);
     expect(answer.text).not.toContain('VALUE');
+    const missing = await kms.api('/v1/keys', { token, body: { name: 'x-dek' } });
+    expect(missing.json().errors).toEqual([
+      { path: 'body.type', message: 'is required: only "aes-256" keys exist' },
+    ]);
   });
 
   it.each([

@@ -26,6 +26,8 @@ describe('a data key', () => {
     }
     const inside = await kms.internal(`/v1/data-key/${NAME}`, { token: await kms.fullToken(), body: {} });
     expect(inside).toMatchObject({ status: 200, headers: { 'cache-control': 'no-store' } });
+    const bare = await kms.api(`/v1/data-key/${NAME}`, { token: await kms.fullToken(), method: 'POST' });
+    expect([bare.status, bytesOf(bare.json().plaintext_b64)]).toEqual([200, 32]);
   });
 
   it('is of the current version of its key, and outlives a rotation by rewrapping', async () => {

@@ -236,6 +236,19 @@ describe('an option that the service would refuse or never see', () => {
     await expect(call()).rejects.toThrow(`${given} (did you mean ${meant}?): unknown; known are `);
   });
 
+  it('is refused in place of a question or condition, with the argument where it belongs', async () => {
+    const onAsOf = () => undefined;
+    await expect(collection.aggregate({ figures, onAsOf } as Untyped)).rejects.toThrow(
+      new TypeError('aggregation.onAsOf: is an option: give it in the argument after the aggregation'),
+    );
+    await expect(collection.queryPage({ deadlineMs: 5 } as Untyped)).rejects.toThrow(
+      new TypeError('query.deadlineMs: is an option: give it in the argument after the query'),
+    );
+    await expect(collection.count({ onAsOf } as Untyped)).rejects.toThrow(
+      new TypeError('where: onAsOf: JSON has no function'),
+    );
+  });
+
   const missing: Untyped[] = [undefined, null, '', ' ', 7];
   it.each<[string, string, (value: Untyped) => unknown]>([
     ['options.ifMatch', 'a revision', (ifMatch) => collection.put('a', {}, { ifMatch })],

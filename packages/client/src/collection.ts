@@ -338,7 +338,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     query: Query & { readonly cursor?: string | undefined; readonly explain?: boolean | undefined } = {},
     options: CallOptions = {},
   ): Promise<QueryPage<T>> {
-    requireKnown('query', query, [...QUESTION, 'cursor', 'explain']);
+    requireKnown('query', query, [...QUESTION, 'cursor', 'explain'], CALL);
     requireKnown('options', options, CALL);
     const { pageSize, asOf: as_of, ...question } = query;
     const text = await this.#ask('query', { ...question, as_of, limit: requirePageSize(pageSize) }, options);
@@ -366,7 +366,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     } = {},
     options: QueryOptions = {},
   ): AsyncGenerator<Document<T>, void, void> {
-    requireKnown('query', query, [...QUESTION, 'limit']);
+    requireKnown('query', query, [...QUESTION, 'limit'], QUERY);
     requireKnown('options', options, QUERY);
     const { onUnreadable, onExplained, ...call } = options;
     const { limit, pageSize, ...question } = query;
@@ -412,7 +412,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     aggregation: Aggregation<F>,
     options: FigureOptions = {},
   ): Promise<readonly Group<F>[]> {
-    requireKnown('aggregation', aggregation, ['where', 'groupBy', 'figures']);
+    requireKnown('aggregation', aggregation, ['where', 'groupBy', 'figures'], FIGURE);
     return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
   }
 

@@ -77,12 +77,13 @@ export type Content<T> = T | JsonText;
 /**
  * A value as JSON.
  *
- * @param isCondition refuses `undefined`: a condition without it would match more.
+ * @param isCondition refuses `undefined` and functions: a condition without them would match more.
  * @throws TypeError for NaN, Infinity, maps and sets, which would become `null` or `{}`; for a BigInt.
  */
 export function jsonOf(place: string, value: unknown, isCondition = false): string {
   return JSON.stringify(value, (name, member: unknown) => {
-    const what = lostInJson(member) ?? (isCondition && member === undefined ? 'undefined' : undefined);
+    const isLost = isCondition && (member === undefined || typeof member === 'function');
+    const what = lostInJson(member) ?? (isLost ? typeof member : undefined);
     if (what !== undefined)
       throw new TypeError(`${place}: ${name === '' ? '' : `${name}: `}JSON has no ${what}`);
     return member;

@@ -27,8 +27,15 @@ const CONDITIONS = { ifMatch: 'a revision', ifNoneMatch: '"*"' } as const;
 /**
  * @throws TypeError for a member that is not one of these: it would have no effect. So would a condition
  *   without a value.
+ *
+ * @param ofNext members of the next argument, which may be given here by mistake.
  */
-export function requireKnown(place: string, given: object, known: readonly string[]): void {
+export function requireKnown(
+  place: string,
+  given: object,
+  known: readonly string[],
+  ofNext: readonly string[] = [],
+): void {
   if (typeof given !== 'object' || given === null)
     throw new TypeError(`${place}: ${shown(given)} is not an object; known members are ${known.join(', ')}`);
   const other = Object.keys(given).find((name) => !known.includes(name));
@@ -36,6 +43,8 @@ export function requireKnown(place: string, given: object, known: readonly strin
     requireConditions(place, given);
     return;
   }
+  if (ofNext.includes(other))
+    throw new TypeError(`${place}.${other}: is an option: give it in the argument after the ${place}`);
   const near = known.find((name) => isLike(other, name));
   const hint = near === undefined ? '' : ` (did you mean ${near}?)`;
   throw new TypeError(`${place}.${other}${hint}: unknown; known are ${known.join(', ')}`);

@@ -87,7 +87,7 @@ function warnOfOperators(patch: string): void {
   const operator = names.find((name) => /^\$[a-z]/i.test(name));
   if (operator !== undefined)
     console.error(
-      `bundoc: ${operator} is no operator here, but becomes a member of the document: name the members themselves, or give a JSON Patch`,
+      `bundoc: ${operator} is no operator here: the document now has a member of that name; name the members themselves, or give a JSON Patch`,
     );
 }
 

@@ -15,7 +15,7 @@ const DATA_KEY = {
     'For envelope encryption elsewhere: encrypt with `plaintext_b64`, then forget it, and store `ciphertext_b64`. `decrypt` opens that with the same AAD. BunKMS keeps neither.',
   access: keyAccess('kms:encrypt'),
   params: keyParamsSchema,
-  body: jsonBody(dataKeySchema),
+  body: jsonBody(dataKeySchema, { optional: true }),
   answers: { 200: { description: 'The data key', schema: dataKeyAnswerSchema } },
   refusals: [
     ...KEY_REFUSALS,

@@ -8,7 +8,9 @@ export const keyNameSchema = z
     'must be 1 to 128 of a-z 0-9 . _ -, starting with a letter or digit',
   );
 
-export const keyTypeSchema = z.literal('aes-256', 'only "aes-256" keys exist');
+export const keyTypeSchema = z.literal('aes-256', {
+  error: ({ input }) => `${input === undefined ? 'is required: ' : ''}only "aes-256" keys exist`,
+});
 
 /** The longest that a key may go without a new version when it has a rotation policy, days. */
 export const ROTATE_AFTER_DAYS_MAX = 3_650;
