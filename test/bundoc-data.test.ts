@@ -188,6 +188,8 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(found.stdout).toContain(' "n": 12345678901234567890.5 }');
     const other = await bundoc('query', 'lists', 'exact', '--where', '{"n":12345678901234567890}');
     expect(other).toEqual({ code: 0, stdout: '', stderr: '' });
+    const excess = await bundoc('query', 'lists', 'exact', '{"n":1}');
+    expect([excess.code, excess.stderr]).toEqual([2, expect.stringContaining('condition goes into --where')]);
     const bad = await bundoc('query', 'lists', 'exact', '--where', '{n:1}');
     expect([bad.code, bad.stderr]).toEqual([
       2,

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { runBunkms } from '@bundoc/bunkms/cli/program';
+import { bundocAccess } from '@bundoc/shared/cli/bundoc-access';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { freePort } from '@bundoc/shared/testing/free-port';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -75,6 +76,11 @@ describe('the command wait', () => {
     expect(stderr).toContain(
       `asked http://127.0.0.1:${port} (BUNDOC_HOST and BUNDOC_PORT); "bundoc doctor" checks more`,
     );
+  });
+
+  it('says of the default URL that it is the default', () => {
+    expect(bundocAccess({}, {}).source).toBe('the default: set BUNDOC_URL or --url');
+    expect(bundocAccess({ BUNDOC_HOST: 'db' }, {}).source).toBe('BUNDOC_HOST and BUNDOC_PORT');
   });
 
   it('names what the service answered last, when it refuses connections at the end', async () => {

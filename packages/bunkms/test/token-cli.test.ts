@@ -48,8 +48,11 @@ describe('bunkms token inspect', () => {
   });
 
   it('reads standard input, and says why a text is not a token', async () => {
-    const piped = await bunkmsProcess({ NODE_ENV: 'test' }, 'token', 'inspect');
-    expect([piped.code, piped.stderr]).toEqual([2, expect.stringContaining('there is no token')]);
+    const piped = await bunkmsProcess({ NODE_ENV: 'test' }, 'token', 'inspect', '--json');
+    expect([piped.code, piped.stderr]).toEqual([
+      2,
+      'bunkms: there is no token: give one as argument or on standard input\n',
+    ]);
     const cut = await bunkms({}, 'token', 'inspect', backend.slice(0, 60));
     expect([cut.code, cut.stderr]).toEqual([2, expect.stringContaining('cut off')]);
   });

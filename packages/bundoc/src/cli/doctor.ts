@@ -19,7 +19,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
   serviceCommand(
     program,
     'doctor',
-    'checks URL, TLS, token, clock and versions, and disk and KEK where the service runs; says what to do; exit code 1 when something fails',
+    'checks URL, TLS, token, clock and versions, and disk, BunKMS and service token where the service runs; says what to do; exit code 1 when something fails',
   ).action(async (options) => {
     const checkup = new Checkup();
     checkup.variables(KNOWN_VARIABLES, environment);

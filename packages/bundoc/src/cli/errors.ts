@@ -1,4 +1,5 @@
 import { BundocError } from '@bundoc/client/error';
+import { BY_DEFAULT } from '@bundoc/shared/cli/bundoc-access';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { NoAnswer } from './service-client.ts';
 
@@ -8,7 +9,8 @@ import { NoAnswer } from './service-client.ts';
 export function remedyOf(error: unknown): string | undefined {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof BundocError && cause.cause instanceof NoAnswer) {
-      const place = `the address is from ${cause.cause.source}`;
+      const { source } = cause.cause;
+      const place = `the address is ${source === BY_DEFAULT ? '' : 'from '}${source}`;
       return isWithoutTls(cause.cause)
         ? `the service there does not speak TLS: use http:// if that is right; ${place}`
         : `${place}; ${LOOK}`;

@@ -39,7 +39,9 @@ export const addQueryCommand: AddCommands = (program, environment) => {
     .addOption(new Option('--count', 'print how many there are').conflicts(['order', 'fields', 'limit']))
     .option('--as-of <position>', 'show the state of an earlier answer, within a minute', asOf)
     .option('--explain', 'say on standard error how the answer was found')
-    .action(async (project, name, options) => {
+    .allowExcessArguments()
+    .action(async (project, name, options, { args }) => {
+      if (args.length > 2) throw new CommandError('too many arguments: the condition goes into --where');
       const where = await readCondition(options.where);
       const collection = (await openProject(environment, options, project)).collection(name);
       const signal = stopSignal();

@@ -71,25 +71,28 @@ export async function init(environment: Environment, options: InitOptions): Prom
   const { authority, certificate: certificates = [] } = options;
   if ((authority === undefined) !== (certificates.length === 0))
     throw new UsageError('--authority and --certificate go together');
+  let isComplete = true;
   if (options.createKek === true) {
     if (kek.kind !== 'file') throw new UsageError('--create-kek needs BUNKMS_KEK_FILE');
-    await ensureKekFile(kek.path, config);
+    isComplete = !(await ensureKekFile(kek.path, config));
   }
   const isNew = !(await hasStore(config));
   await using store = await openCliStore(config);
   const kms = await unsealStore(environment, store);
   if (isNew) console.error(`bunkms: created a new store in ${placeOf(config)}: ${OF_NEW_STORE}`);
-  if (options.serviceToken !== undefined) await ensureServiceToken(kms, options.serviceToken);
+  if (options.serviceToken !== undefined && (await ensureServiceToken(kms, options.serviceToken)))
+    isComplete = false;
   if (authority !== undefined) {
     // Loaded only when a certificate is needed.
     const { ensureCertificates } = await import('./certificates.ts');
     await ensureCertificates(authority, certificates);
-  }
+  } else if (isComplete && !isNew) console.error(`bunkms: nothing is missing in ${placeOf(config)}`);
   print(options, { kek_id: kms.vault.currentKekId, kid: kms.state.publicKey.kid }, () => []);
 }
 
-async function ensureKekFile(path: string, location: StoreLocation): Promise<void> {
-  if (existsSync(path)) return;
+/** @returns whether this call has made it. */
+async function ensureKekFile(path: string, location: StoreLocation): Promise<boolean> {
+  if (existsSync(path)) return false;
   if (await hasStore(location))
     throw new CliFailure(
       'the KEK file is missing, but the store was created with it: a new KEK would open nothing',
@@ -101,14 +104,17 @@ async function ensureKekFile(path: string, location: StoreLocation): Promise<voi
   const made = await createPrivateFile(path, text).finally(() => text.fill(0));
   if (made)
     console.error(`bunkms: created a KEK in ${path}; without it the keys are lost, so keep a copy elsewhere`);
+  return made;
 }
 
-async function ensureServiceToken(kms: CliKms, path: string): Promise<void> {
-  if (await isGoodServiceToken(kms, path)) return;
+/** @returns whether this call has made it. */
+async function ensureServiceToken(kms: CliKms, path: string): Promise<boolean> {
+  if (await isGoodServiceToken(kms, path)) return false;
   refuseOtherContent(path);
   const { token } = await kms.tokens.issue(SERVICE_TOKEN, CLI_CALLER);
   await replacePrivateFile(path, `${token}\n`);
   console.error(`bunkms: created a service token in ${path}`);
+  return true;
 }
 
 /** Only a token is replaced. @throws UsageError for any other file: it may be that of the KEK. */

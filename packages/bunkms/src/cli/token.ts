@@ -52,7 +52,12 @@ export const addTokenCommands: AddCommands = (program, environment) => {
   command(group, 'inspect', 'explains what a token is for, what it may do and when it expires; works offline')
     .argument('[token]', '- or nothing: standard input', '-')
     .option('--jwks <file>', 'check its signature with these keys, as in /.well-known/jwks.json')
-    .action(async (text, options) => printToken(text === '-' ? await readText(text) : text, options));
+    .action(async (given, options) => {
+      const text = given === '-' ? await readText(given) : given;
+      if (text.trim() === '')
+        throw new UsageError('there is no token: give one as argument or on standard input');
+      await printToken(text, options);
+    });
   // A running server refuses them from its next request on.
   command(group, 'revoke', 'revokes a token and its renewals')
     .argument('<jti>', 'the token')

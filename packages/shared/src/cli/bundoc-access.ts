@@ -12,6 +12,9 @@ export interface BundocOptions {
 
 const TWO_TOKENS = 'BUNDOC_TOKEN and BUNDOC_TOKEN_FILE are both set: unset one of them, or give --token-file';
 
+/** The source of a URL that nothing names. */
+export const BY_DEFAULT = 'the default: set BUNDOC_URL or --url';
+
 /** A token, or the reading of the file that has it. A replaced file takes effect when it is read again. */
 export type TokenSource = string | (() => Promise<string>);
 
@@ -39,11 +42,11 @@ export function ownBundocUrl(environment: Environment): string {
 export function bundocAccess(environment: Environment, options: BundocOptions) {
   const set = (name: string) => environment[name] || undefined;
   const file = options.tokenFile ?? set('BUNDOC_TOKEN_FILE');
-  const own = set('BUNDOC_TOKEN')?.trim() || undefined;
-  const isAmbiguous = options.tokenFile === undefined && own !== undefined;
+  const ownToken = set('BUNDOC_TOKEN')?.trim() || undefined;
+  const isAmbiguous = options.tokenFile === undefined && ownToken !== undefined;
   const token: TokenSource | undefined =
     file === undefined
-      ? own
+      ? ownToken
       : async () => {
           if (isAmbiguous) throw new CommandError(TWO_TOKENS);
           const text = (await readText(file)).trim();
@@ -51,7 +54,9 @@ export function bundocAccess(environment: Environment, options: BundocOptions) {
           return text;
         };
   const url = options.url ?? set('BUNDOC_URL');
-  const source = options.url ? '--url' : url === undefined ? 'BUNDOC_HOST and BUNDOC_PORT' : 'BUNDOC_URL';
+  const isDefault = set('BUNDOC_HOST') === undefined && set('BUNDOC_PORT') === undefined;
+  const own = isDefault ? BY_DEFAULT : 'BUNDOC_HOST and BUNDOC_PORT';
+  const source = options.url ? '--url' : url === undefined ? own : 'BUNDOC_URL';
   return { url, source, token, caFile: options.caFile ?? set('BUNDOC_CA_FILE') };
 }
 

@@ -231,6 +231,12 @@ describe('a list of origins', () => {
     expect(read(text).success).toBe(false);
   });
 
+  it('says of a slash at the end that it must go', () => {
+    const messageOf = (text: string) => read(text).error?.issues[0]?.message;
+    expect(messageOf('https://app.example/')).toMatch(/: drop the slash at the end$/);
+    expect(messageOf('app.example')).toMatch(/ such as https:\/\/app\.example:8443$/);
+  });
+
   it('has a maximum length', () => {
     const many = Array.from({ length: 101 }, (_, at) => `https://a${at}.example`);
     expect([read(many.join(',')).success, read(many.slice(1).join(',')).success]).toEqual([false, true]);

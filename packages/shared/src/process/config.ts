@@ -105,7 +105,10 @@ export const nameList = z
 export const originList = nameList.pipe(
   z
     .array(
-      z.string().refine(isWebOrigin, 'must be origins separated by commas, such as https://app.example:8443'),
+      z.string().refine(isWebOrigin, {
+        error: ({ input }) =>
+          `must be origins separated by commas, such as https://app.example:8443${String(input).endsWith('/') ? ': drop the slash at the end' : ''}`,
+      }),
     )
     .max(100, 'must be 100 origins at most'),
 );
