@@ -8,7 +8,7 @@ export interface TargetForTests extends AsyncDisposable {
   open(place?: 'absent'): ObjectStorage;
 }
 
-async function errorOf(call: Promise<unknown>): Promise<ObjectStorageError> {
+export async function errorOf(call: Promise<unknown>): Promise<ObjectStorageError> {
   const error = await call.then(
     () => undefined,
     (reason: unknown) => reason,
@@ -17,7 +17,7 @@ async function errorOf(call: Promise<unknown>): Promise<ObjectStorageError> {
   throw new Error('not refused as expected', { cause: error });
 }
 
-async function keysOf(storage: ObjectStorage, prefix: string, after?: string): Promise<string[]> {
+export async function keysOf(storage: ObjectStorage, prefix: string, after?: string): Promise<string[]> {
   const keys: string[] = [];
   for await (const { key } of storage.list(prefix, after)) keys.push(key);
   return keys;
@@ -89,8 +89,12 @@ export function conformsToPort(title: string, start: () => Promise<TargetForTest
     it('lists each key once in the order of bytes, below any prefix and after any key', async () => {
       const { storage } = await opened();
       for (const key of KEYS) await storage.put(key, Buffer.from(key));
+      const [some, all] = [
+        ['', 'a/0'],
+        ['', ...KEYS, 'a/', 'a/0/', 'zz'],
+      ];
       for (const prefix of ['', 'a', 'a/', 'a/0', 'a/b', 'a.b/', 'b', 'c', 'a/B/c/d'])
-        for (const after of ['', ...KEYS, 'a/', 'a/0/', 'zz']) {
+        for (const after of prefix === 'a/' ? all : some) {
           const expected = KEYS.filter((key) => key.startsWith(prefix) && key > after);
           expect(await keysOf(storage, prefix, after), `${prefix} after ${after}`).toEqual(expected);
         }
