@@ -124,7 +124,7 @@ export class S3Server implements AsyncDisposable {
 }
 
 /** An error document of S3, which repeats what a careless service repeats. */
-function error(status: number, code: string, repeated = '', region?: string): S3Reply {
+export function error(status: number, code: string, repeated = '', region?: string): S3Reply {
   const escaped = repeated.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
   const place = region === undefined ? '' : `<Region>${region}</Region>`;
   const body = `<?xml version="1.0"?>\n<Error><Code>${code}</Code><Message>No: ${escaped}</Message>${place}</Error>`;

@@ -39,7 +39,7 @@ export function refusalOf(
   clock: Clock,
 ): ObjectStorageError {
   const code = codeOfError(xml);
-  const kind = KINDS.get(code) ?? kindOfStatus(status);
+  const kind = KINDS.get(code) ?? kindOfStatus(status, xml?.name === 'Error');
   const what = code === undefined ? `status ${status}` : `${code} (${status})`;
   const region = [headers['x-amz-bucket-region'], textOf(xml, 'Region')].find(
     (text) => typeof text === 'string' && REGION.test(text),
@@ -64,10 +64,11 @@ export function refusalOf(
   }
 }
 
-function kindOfStatus(status: number): ObjectStorageFault {
+function kindOfStatus(status: number, isError: boolean): ObjectStorageFault {
   if (status === 401 || status === 403) return 'denied';
   // An error that begins with success came up while the service was at work.
-  const isPassing = status < 300 || status === 408 || status === 429 || (status >= 500 && status !== 501);
+  if (status < 300) return isError ? 'unavailable' : 'wrong';
+  const isPassing = status === 408 || status === 429 || (status >= 500 && status !== 501);
   return isPassing ? 'unavailable' : 'wrong';
 }
 

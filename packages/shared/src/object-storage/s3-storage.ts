@@ -22,7 +22,7 @@ export interface S3StorageOptions extends S3CallsOptions {
 
 const PAGE_KEYS = 1_000;
 /** Answers to a list without a single key of ours, one after another. */
-const FOREIGN_PAGES_MAX = 1_000;
+const FOREIGN_PAGES_MAX = 100;
 const LIST_BYTES_MAX = 4_194_304;
 const ANSWER_BYTES_MAX = 65_536;
 
