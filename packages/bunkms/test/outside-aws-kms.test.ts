@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { needs } from '@bundoc/shared/testing/programs';
+import { canonicalRequest, parseAuthorization, signatureOf } from '@bundoc/shared/testing/sigv4';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { AwsKmsKey, type AwsKmsKeyOptions } from '../src/outside/aws-kms-key.ts';
 import type { KmsSdk } from '../src/outside/aws-kms-sdk.ts';
@@ -19,7 +20,6 @@ import { MotoServer } from './support/moto-server.ts';
 import { conformsToPort, faultOf } from './support/outside-providers.ts';
 import { TestPki } from './support/pki.ts';
 import { bunkmsProcess } from './support/process.ts';
-import { canonicalRequest, parseAuthorization, signatureOf } from './support/sigv4.ts';
 
 const ARN = 'arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab';
 

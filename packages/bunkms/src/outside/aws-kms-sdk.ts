@@ -1,5 +1,5 @@
+import type { AwsCredentials } from '@bundoc/shared/aws/credentials';
 import { request } from 'undici';
-import type { AwsCredentials } from './aws-credentials.ts';
 import { type HttpAgent, noAnswerOf } from './http-agent.ts';
 import { OutsideKeyError } from './port.ts';
 

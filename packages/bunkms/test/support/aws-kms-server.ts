@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { canonicalRequest, parseAuthorization, signatureOf } from '@bundoc/shared/testing/sigv4';
 import type { CertifiedKey } from '../../src/cli/authority.ts';
 import type { KmsAnswer, MotoServer } from './moto-server.ts';
-import { canonicalRequest, parseAuthorization, signatureOf } from './sigv4.ts';
 
 /** A credential that the server knows. */
 export interface KnownCredential {

@@ -1,7 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
-import { PROGRAMS, pathOf } from '@bundoc/shared/testing/programs';
+import { type MotoProcess, startMoto } from '@bundoc/shared/testing/moto-process';
 
 /** An answer of KMS. */
 export interface KmsAnswer {
@@ -11,43 +8,22 @@ export interface KmsAnswer {
 
 const REGION = 'eu-central-1';
 
-/** moto, which simulates AWS KMS with real AES-256-GCM, on a free loopback port. It checks no signatures. */
+/** moto as AWS KMS, with real AES-256-GCM. */
 export class MotoServer implements AsyncDisposable {
-  readonly #child: ChildProcess;
-  readonly #exited: Promise<unknown>;
-  readonly #url: string;
+  readonly #process: MotoProcess;
 
-  private constructor(child: ChildProcess, exited: Promise<unknown>, url: string) {
-    this.#child = child;
-    this.#exited = exited;
-    this.#url = url;
+  private constructor(process: MotoProcess) {
+    this.#process = process;
   }
 
   /** @throws when moto is not installed, or does not start. */
   static async start(): Promise<MotoServer> {
-    const python = pathOf('moto');
-    if (python === undefined) throw new Error(`${PROGRAMS.moto.title} is missing`);
-    const child = spawn(python, ['-m', 'moto.server', '-p', '0'], { stdio: ['ignore', 'ignore', 'pipe'] });
-    const exited = once(child, 'exit');
-    const onExit = () => child.kill('SIGKILL');
-    process.once('exit', onExit);
-    void exited.then(() => process.off('exit', onExit));
-    const lines: string[] = [];
-    for await (const line of createInterface({ input: child.stderr })) {
-      const url = /Running on (http:\S+)/.exec(line)?.[1];
-      if (url !== undefined) {
-        // Its log is read, and thrown away: a full pipe would stop it.
-        child.stderr.resume();
-        return new MotoServer(child, exited, url);
-      }
-      lines.push(line);
-    }
-    throw new Error(`moto did not start:\n${lines.join('\n')}`);
+    return new MotoServer(await startMoto());
   }
 
   /** Calls an operation of KMS, such as `Encrypt`. */
   async call(operation: string, sent: unknown): Promise<KmsAnswer> {
-    const response = await fetch(this.#url, {
+    const response = await fetch(this.#process.url, {
       method: 'POST',
       headers: {
         'content-type': 'application/x-amz-json-1.1',
@@ -66,7 +42,6 @@ export class MotoServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill('SIGKILL');
-    await this.#exited;
+    await this.#process[Symbol.asyncDispose]();
   }
 }

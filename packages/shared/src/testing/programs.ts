@@ -135,7 +135,7 @@ export const PROGRAMS = {
   },
   moto: {
     title: "Python with the packages 'moto' and 'flask_cors'",
-    tests: 'keys of AWS KMS',
+    tests: 'keys of AWS KMS, and archives in buckets',
     variable: 'REQUIRE_MOTO',
     debian: 'python3-moto python3-flask-cors',
     elsewhere: "elsewhere: pip install 'moto[server]'",

@@ -52,7 +52,7 @@ export function signatureOf(
   return hmac(key, toSign).toString('hex');
 }
 
-function sha256(bytes: string | Uint8Array): string {
+export function sha256(bytes: string | Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
