@@ -213,7 +213,7 @@ async function kekRetire(
     }
   });
   print(options, retired, () => [
-    `${retired.id} ${isRepeated ? 'was retired before' : 'is retired'}; it may leave the ring. audit: ${retired.audit.seq}:${retired.audit.hash}`,
+    `${retired.id} ${isRepeated ? 'was retired before' : 'is retired'}; it may leave the ring. Backups from before need it: keep a copy. audit: ${retired.audit.seq}:${retired.audit.hash}`,
   ]);
 }
 

@@ -193,7 +193,11 @@ export function readSecretFile(variable: string, path: string, toMake?: (path: s
   } catch (error) {
     throw new ConfigError([`${variable}: ${unreadable(path, error, toMake)}`]);
   }
-  if (secret === '') throw new ConfigError([`${variable}: the file ${resolve(path)} is empty`]);
+  if (secret === '') {
+    const place = resolve(path);
+    const remedy = toMake === undefined ? '' : `: ${toMake(place)}`;
+    throw new ConfigError([`${variable}: the file ${place} is empty${remedy}`]);
+  }
   return secret;
 }
 
