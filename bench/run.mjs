@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import * as archiveCases from './cases/archive.mjs';
 import * as bulkCases from './cases/bulk.mjs';
 import * as documentCases from './cases/documents.mjs';
 import * as earlierCases from './cases/earlier.mjs';
@@ -47,6 +48,7 @@ const CASES = [
   ['states', stateCases.stateTargets, 'all cases'],
   ['outside-keys', outsideKeyCases.outsideKeysTarget, 'all cases'],
   ['neighbours', neighbourCases.neighboursTarget, 'by name'],
+  ['archive', archiveCases.archiveTargets, 'all cases'],
   ['earlier', earlierCases.earlierTargets, 'by name'],
   ['endurance', enduranceCases.enduranceTarget, 'by name'],
 ];

@@ -31,6 +31,9 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/cli/bulk-export.ts': 'exports that the user of the command names',
   'packages/bundoc/src/cli/bulk-import.ts': 'imports that the user of the command names',
   'packages/bundoc/src/cli/profiles.ts': 'the profiles of the user of the command',
+  'packages/bundoc/src/engine/files/archive/restored-folder.ts':
+    'a new folder that the user of the command names',
+  'packages/bundoc/src/cli/archive-target.ts': 'the same folder',
   'packages/bundoc/src/operations/resume-file.ts':
     'a file beside an import that the user of the command names',
 };

@@ -33,6 +33,13 @@ function namesOfBundoc(): string[] {
     logSuspects: zero,
     logHoles: zero,
     logWritesStopped: zero,
+    archiveAgeS: zero,
+    archiveRoundAgeS: zero,
+    archiveObjects: zero,
+    archiveFailures: zero,
+    archiveChains: zero,
+    archiveFailedBases: zero,
+    archiveBasesWaiting: zero,
   };
   metrics.observe({
     ...storage,

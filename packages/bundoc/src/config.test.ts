@@ -12,6 +12,7 @@ describe('the configuration', () => {
       dataDir: './data',
       storage: { kind: 'files' },
       moveTo: undefined,
+      archive: undefined,
       tls: undefined,
       kms: { url: 'http://127.0.0.1:8082', tokenFile: '/run/token', tls: undefined, deadlineMs: 4_500 },
       keyTtlMs: 900_000,
@@ -31,6 +32,16 @@ describe('the configuration', () => {
       drainMs: 3_000,
       logLevel: 'info',
     });
+  });
+
+  it('refuses an archive for PostgreSQL, which has its own', () => {
+    const read = () =>
+      readConfig({
+        BUNDOC_KMS_TOKEN_FILE: 'token',
+        BUNDOC_STORAGE: 'postgres://u@db/bundoc',
+        BUNDOC_ARCHIVE: '/archive',
+      });
+    expect(read).toThrow('BUNDOC_ARCHIVE: is for a service on files');
   });
 
   it('refuses a user or password in the URL of BunKMS, which the log names, and does not repeat it', () => {

@@ -52,6 +52,7 @@ const variables = z.object({
   BUNDOC_TLS_KEY_FILE: z.string().optional(),
   BUNDOC_DATA_DIR: z.string().default('./data'),
   ...storageVariables,
+  BUNDOC_ARCHIVE: z.string().optional(),
   BUNDOC_KMS_URL: z
     .url({ protocol: /^https?$/, message: 'must be the http or https URL of BunKMS’s internal listener' })
     // The log names the URL.
@@ -79,6 +80,14 @@ export const VARIABLES: readonly string[] = Object.keys(variables.shape);
 
 const environmentSchema = allOrNone(allOrNone(variables, OWN_TLS), KMS_CLIENT)
   .refine(
+    ({ BUNDOC_STORAGE, BUNDOC_ARCHIVE }) => BUNDOC_ARCHIVE === undefined || BUNDOC_STORAGE === 'files',
+    {
+      path: ['BUNDOC_ARCHIVE'],
+      message: 'is for a service on files: PostgreSQL has its own continuous archiving',
+      when: always,
+    },
+  )
+  .refine(
     ({ BUNDOC_STORAGE, BUNDOC_MOVE_TO }) => BUNDOC_MOVE_TO === undefined || BUNDOC_STORAGE === 'files',
     {
       path: ['BUNDOC_MOVE_TO'],
@@ -103,6 +112,8 @@ export interface BundocConfig {
   readonly storage: StorageConfig;
   /** Where projects in files may be moved at runtime; undefined to disable moves. */
   readonly moveTo: PostgresConfig | undefined;
+  /** A folder, or `s3://bucket/prefix?…`; undefined for none. For files only. */
+  readonly archive: string | undefined;
   /** TLS of the listener; plain HTTP when absent. */
   readonly tls: TlsFiles | undefined;
   readonly kms: {
@@ -147,6 +158,7 @@ export function readConfig(environment: Environment): BundocConfig {
     dataDir: values.BUNDOC_DATA_DIR,
     storage: storageOf(values),
     moveTo: moveTargetOf(values),
+    archive: values.BUNDOC_ARCHIVE,
     kms: {
       url: values.BUNDOC_KMS_URL,
       tokenFile: values.BUNDOC_KMS_TOKEN_FILE,

@@ -97,6 +97,28 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
     '1 while frames are lost and it is unknown which projects had commits there.',
   ],
   logWritesStopped: ['bundoc_log_writes_stopped', '1 while the log cannot be written.'],
+  archiveAgeS: [
+    'bundoc_archive_age_seconds',
+    'Seconds since the archive last had everything: writes before that are in it.',
+  ],
+  archiveRoundAgeS: [
+    'bundoc_archive_round_age_seconds',
+    'Seconds since the newest complete round of the archive began.',
+  ],
+  archiveObjects: ['bundoc_archive_objects_total', 'Objects shipped to the archive.'],
+  archiveFailures: ['bundoc_archive_failures_total', 'Failed attempts to ship to the archive.'],
+  archiveChains: [
+    'bundoc_archive_chains_total',
+    'Chains that were begun because the former one could not be continued.',
+  ],
+  archiveFailedBases: [
+    'bundoc_archive_failed_bases_total',
+    'Folders of projects that could not be read for the archive. It lacks their bases.',
+  ],
+  archiveBasesWaiting: [
+    'bundoc_archive_bases_waiting',
+    'Folders of projects that are still to be read for the archive.',
+  ],
   databaseConnections: ['bundoc_postgres_connections', 'Connections to PostgreSQL that are open.'],
   databaseWaiting: ['bundoc_postgres_waiting', 'Statements that wait for a connection to PostgreSQL.'],
   databaseSnapshots: [
@@ -117,6 +139,10 @@ const STORAGE_TOTALS: ReadonlySet<StorageCount> = new Set<StorageCount>([
   'logSyncSeconds',
   'logCarries',
   'logCuts',
+  'archiveObjects',
+  'archiveFailures',
+  'archiveChains',
+  'archiveFailedBases',
 ]);
 
 /** Bundoc's metrics. No label contains a project, collection or document. */

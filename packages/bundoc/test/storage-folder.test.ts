@@ -36,7 +36,7 @@ describe('a data folder', () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-folder-'));
     onTestFinished(() => rmSync(dataDir, { recursive: true }));
     await using storage = await openFileStorage(
-      { dataDir, logBytes: LOG_BYTES, cacheBytes: 0, snapshotBytes: 1_048_576 },
+      { dataDir, logBytes: LOG_BYTES, archive: undefined, cacheBytes: 0, snapshotBytes: 1_048_576 },
       { clock: systemClock, logger: createLogger({ service: 'bundoc', level: 'silent' }) },
     );
     mkdirSync(join(dataDir, 'projects/p'), { recursive: true });

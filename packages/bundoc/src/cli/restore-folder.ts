@@ -124,7 +124,7 @@ function waitingFor(projects: readonly string[], command: string): Waiting | und
 }
 
 /** A path as a word of a shell. */
-function quoted(path: string): string {
+export function quoted(path: string): string {
   return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 

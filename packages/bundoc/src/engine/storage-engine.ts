@@ -85,6 +85,13 @@ export type StorageCount =
   | 'databaseWaiting'
   | 'databaseSnapshots'
   | 'databaseSnapshotsWaiting'
+  | 'archiveAgeS'
+  | 'archiveRoundAgeS'
+  | 'archiveObjects'
+  | 'archiveFailures'
+  | 'archiveChains'
+  | 'archiveFailedBases'
+  | 'archiveBasesWaiting'
   | keyof LogCounts;
 
 /** Gauges of a data folder's log. */

@@ -45,7 +45,7 @@ const PAGE = { limit: 10_000, bytesMax: Number.POSITIVE_INFINITY };
 export class EngineWorld {
   readonly projects: readonly EngineProject[];
   readonly clock = new FakeClock();
-  readonly #storageId = randomBytes(16);
+  readonly storageId = randomBytes(16);
   readonly #open = new Map<EngineProject, FileStore>();
   readonly #faults = new EngineFaults();
   readonly #beside: Promise<unknown>[] = [];
@@ -56,6 +56,8 @@ export class EngineWorld {
   /** Refusals without an explanation. */
   readonly unexplained: unknown[] = [];
   readonly stuck: string[] = [];
+  /** What the archive lacks, for the next start. */
+  keepFrom: number | undefined;
 
   constructor(projects = PROJECTS) {
     this.projects = Array.from({ length: projects }, (_, at) => new EngineProject(`p${at}`));
@@ -80,7 +82,7 @@ export class EngineWorld {
       forked.projects,
       this.projects.map((one) => one.fork()),
     );
-    this.#storageId.copy(forked.#storageId);
+    this.storageId.copy(forked.storageId);
     forked.#hadLog = this.#hadLog;
     return forked;
   }
@@ -116,12 +118,13 @@ export class EngineWorld {
       logDisk: disk,
       dataDir: '/',
       projectsDir: '/projects',
-      storageId: this.#storageId,
+      storageId: this.storageId,
       mustExist: this.#hadLog,
       logLimits: LIMITS,
       checkpointBytes: 40_000,
       backlog: new Backlog(16_384),
       clock: this.clock,
+      keepFrom: this.keepFrom,
       onStuck: (failed) => this.stuck.push(...failed.map(({ handle }) => handle)),
     });
     this.#hadLog = true;
@@ -180,11 +183,7 @@ export class EngineWorld {
   }
 
   async run(steps: readonly EngineStep[]): Promise<void> {
-    for (const step of steps) {
-      await inTime(step, this.#step(step));
-      // A dead process must not change the disk of the next one.
-      if (isOfTheDead()) await new Promise(() => undefined);
-    }
+    for (const step of steps) await this.step(step);
     this.#allWorks();
     await this.#goesOn();
   }
@@ -207,7 +206,13 @@ export class EngineWorld {
     this.clock.advance(2_000);
   }
 
-  async #step(step: EngineStep): Promise<void> {
+  async step(step: EngineStep): Promise<void> {
+    await inTime(step, this.#do(step));
+    // A dead process must not change the disk of the next one.
+    if (isOfTheDead()) await new Promise(() => undefined);
+  }
+
+  async #do(step: EngineStep): Promise<void> {
     switch (step.kind) {
       case 'commits':
         await this.commitAll(step.commits.map(({ project: at, ops }) => ({ one: this.#at(at), ops })));

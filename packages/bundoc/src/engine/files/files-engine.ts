@@ -8,13 +8,21 @@ import { CarriedFiles } from './carried-files.ts';
 import { readCatalogStart } from './catalog/catalog-start.ts';
 import { coverFromCatalogs } from './catalog-scan.ts';
 import { CheckpointTurns } from './checkpoint-turns.ts';
-import { type Disk, makeDirectoryDurably, removeLeftovers } from './disk/disk.ts';
+import { type Disk, makeDirectoryDurably, removeLeftovers, TMP_FOLDER } from './disk/disk.ts';
 import { writePart } from './disk/write-part.ts';
 import type { Backlog } from './documents/backlog.ts';
 import { DocumentWriter } from './documents/document-writer.ts';
 import type { Place } from './log/layout.ts';
 import { Log } from './log/log.ts';
-import type { AttachedHandle, FailedHandles, LogLimits, LogStats, PartSource } from './log/log-api.ts';
+import {
+  type AttachedHandle,
+  type FailedHandles,
+  LOG_FOLDER,
+  type LogEnd,
+  type LogLimits,
+  type LogStats,
+  type PartSource,
+} from './log/log-api.ts';
 import type { PartKeys } from './log/part-seal.ts';
 import type { PartReader } from './log/parts.ts';
 import type { LogDisk, LogObserver } from './log/ports.ts';
@@ -43,6 +51,8 @@ export interface FilesEngineOptions {
   readonly backlog: Backlog;
   readonly clock?: Clock;
   readonly observer?: LogObserver;
+  /** The first segment of the log that the archive may lack; undefined without an archive. */
+  readonly keepFrom?: number | undefined;
   /** Rejects when another process holds the data folder; then nothing is written. */
   readonly beforeSegment?: () => Promise<void>;
   /** Called with the projects whose folders failed while the log was being freed. */
@@ -59,8 +69,6 @@ export interface FailedFolder {
   readonly cause: Error;
 }
 
-export const LOG_FOLDER = 'log';
-export const TMP_FOLDER = 'tmp';
 /**
  * The projects of a data folder: one log, one writer of document files, and the checkpoints that free
  * segments of the log.
@@ -138,7 +146,7 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
       mustExist,
       limits: logLimits,
       writer: () => currentShare().subject,
-      ...defined({ clock: options.clock, beforeSegment: options.beforeSegment }),
+      ...defined({ clock: options.clock, beforeSegment: options.beforeSegment, keepFrom: options.keepFrom }),
       observer: { ...observer, onPressure: (handle) => engine?.freeSegments(handle) },
     });
     engine = new FilesEngine(options, log);
@@ -171,6 +179,18 @@ export class FilesEngine implements EnginePort, LogOfProjects, AsyncDisposable {
    */
   freeSegments(handle: string | undefined): void {
     this.#freeing.free(handle);
+  }
+
+  // For the archive.
+
+  /** The log from a segment on, or all that is live, as far as it is durable. */
+  logEnd(from: number | undefined): LogEnd {
+    return this.#log.shippable(from);
+  }
+
+  /** Freed segments of the log from this one on are kept, within a bound, since the archive lacks them. */
+  keepFrom(segment: number): void {
+    this.#log.keepFrom(segment);
   }
 
   // Reading the log.

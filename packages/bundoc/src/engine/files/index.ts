@@ -10,15 +10,18 @@ import { positionAt } from '../port/positions.ts';
 import { limitsAfter, SEAL_LIMITS } from '../port/seal-budget.ts';
 import { formatProjectFile } from '../projects/project-file.ts';
 import type { EngineDeps, StorageCount, StorageEngine } from '../storage-engine.ts';
+import { type ArchiveThread, NO_ARCHIVE } from './archive/archive-thread.ts';
+import { PreparedArchive } from './archive/open-archive.ts';
 import { INDEX_FILE } from './catalog/index-file.ts';
 import { lockDataFolder } from './data-lock.ts';
-import type { Disk } from './disk/disk.ts';
+import { type Disk, TMP_FOLDER } from './disk/disk.ts';
 import { openNodeDisk } from './disk/node-disk.ts';
+import type { Backlog } from './documents/backlog.ts';
 import { createSealedCache } from './documents/sealed-cache.ts';
-import { type FailedFolder, type FilesEngine, TMP_FOLDER } from './files-engine.ts';
+import type { FailedFolder, FilesEngine } from './files-engine.ts';
 import type { LogObserver } from './log/ports.ts';
 import { ExpiryMarksInFolders } from './projects/expiry-marks.ts';
-import { FileProjects } from './projects/file-projects.ts';
+import { FileProjects, type FolderEngine } from './projects/file-projects.ts';
 import { MOVED_FOLDER } from './projects/moved-folder.ts';
 import { receiptsInFolder } from './receipts-in-folder.ts';
 import { KeptMemory } from './snapshots/kept-memory.ts';
@@ -28,6 +31,8 @@ import { FilesMoveSource } from './transfer/move-source.ts';
 export interface FileStorageConfig {
   readonly dataDir: string;
   readonly logBytes: number;
+  /** Where the log and the folders of projects are shipped to; undefined for nowhere. */
+  readonly archive: string | undefined;
   /** Bytes of the cache of sealed documents. */
   readonly cacheBytes: number;
   /** Bytes of superseded documents that snapshots of all projects keep. */
@@ -49,11 +54,18 @@ export async function openFileStorage(
   refuseFolderOf('BunKMS', dataDir, 'BUNDOC_DATA_DIR');
   const folder = stack.use(DataFolder.make(dataDir, 'BUNDOC_DATA_DIR'));
   const lock = stack.use(lockDataFolder(dataDir));
-  const disk = wrapDisk(stack.use(openNodeDisk(dataDir)));
+  const ports = { dataDir, clock, logger };
+  const nodeDisk = wrapDisk(stack.use(openNodeDisk(dataDir)));
+  const archive = await PreparedArchive.prepare(config.archive, nodeDisk, ports);
+  const { disk } = archive;
   const log = watchLog(logger);
   const { identity, engine, backlog, projectsDir, lost } = stack.use(
-    await openFolder({ dataDir, folder, disk, lock, clock }, { logBytes: config.logBytes, ...log.watch }),
+    await openFolder(
+      { dataDir, folder, disk, lock, clock },
+      { logBytes: config.logBytes, isArchived: archive.isConfigured, ...log.watch },
+    ),
   );
+  const shipping = stack.use(archive.start(engine));
   const floor = positionAt((await identity.read()).lossAcceptedMs ?? 0);
   const cache = createSealedCache(config.cacheBytes);
   const keptMemory = new KeptMemory(config.snapshotBytes);
@@ -69,7 +81,7 @@ export async function openFileStorage(
     receipts: receiptsInFolder(disk, dataDir, tmp),
     isShared: false,
     lost,
-    counts: { backlogBytes: () => backlog.bytes, ...countsOf(engine, lost, keptMemory, log.syncSeconds) },
+    counts: countsOf({ engine, lost, keptMemory, backlog, shipping, syncSeconds: log.syncSeconds }),
     isReady: async () => !engine.stats.writesStopped && (await canWrite(disk, tmp)),
     projects: (keys, storage, onSetAside, settle) =>
       new FileProjects({
@@ -83,11 +95,7 @@ export async function openFileStorage(
         onSetAside,
         settle,
         isLost: (project) => lost.has(project),
-        engine: {
-          create: (...project) => engine.create(...project),
-          forget,
-          newest: (handle) => engine.newest(handle),
-        },
+        engine: folderEngine(engine, forget),
       }),
     expiry: new ExpiryMarksInFolders({ disk, directory: projectsDir, clock }),
     openStore: (project, { cipher, file, entries }, watch, unknownSealers) =>
@@ -109,9 +117,8 @@ export async function openFileStorage(
       }),
     storedBytes: (project, entries) => storedBytes(disk, join(projectsDir, project), entries),
     moveSource: (project, instances) => {
-      const directory = join(projectsDir, project);
-      const keptIn = join(dataDir, MOVED_FOLDER);
-      const place = { directory, keptIn, tmp, disk, forget: () => forget(project) };
+      const folders = { directory: join(projectsDir, project), keptIn: join(dataDir, MOVED_FOLDER) };
+      const place = { ...folders, tmp, disk, forget: () => forget(project) };
       return new FilesMoveSource({ project, place, instances });
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
@@ -162,13 +169,27 @@ async function storedBytes(disk: Disk, directory: string, entries?: readonly str
   return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
 }
 
-function countsOf(
-  engine: FilesEngine,
-  lost: LostProjects,
-  keptMemory: KeptMemory,
-  syncSeconds: () => number,
-) {
+function folderEngine(engine: FilesEngine, forget: FolderEngine['forget']): FolderEngine {
   return {
+    create: (...project) => engine.create(...project),
+    forget,
+    newest: (handle) => engine.newest(handle),
+  };
+}
+
+interface Counted {
+  readonly engine: FilesEngine;
+  readonly lost: LostProjects;
+  readonly keptMemory: KeptMemory;
+  readonly backlog: Backlog;
+  readonly shipping: ArchiveThread | undefined;
+  readonly syncSeconds: () => number;
+}
+
+function countsOf({ engine, lost, keptMemory, backlog, shipping, syncSeconds }: Counted) {
+  return {
+    ...(shipping?.counts ?? NO_ARCHIVE),
+    backlogBytes: () => backlog.bytes,
     lostProjects: () => lost.count,
     snapshotBytes: () => keptMemory.bytes,
     snapshotsDropped: () => keptMemory.dropped,

@@ -4,12 +4,13 @@ import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
 import type { DataFolder } from '@bundoc/shared/files/data-folder';
 import type { Clock } from '@bundoc/shared/runtime/clock';
 import type { StorageIdentity } from '../identity/storage-file.ts';
+import { keptSegment } from './archive/position.ts';
 import type { HeldLock } from './data-lock.ts';
-import { type Disk, makeDirectoryDurably } from './disk/disk.ts';
+import { type Disk, makeDirectoryDurably, TMP_FOLDER } from './disk/disk.ts';
 import { Backlog } from './documents/backlog.ts';
-import { FilesEngine, type FilesEngineOptions, LOG_FOLDER, TMP_FOLDER } from './files-engine.ts';
+import { FilesEngine, type FilesEngineOptions } from './files-engine.ts';
 import { identifyFolder } from './identity-in-folder.ts';
-import { logLimits } from './log/log-api.ts';
+import { LOG_FOLDER, logLimits } from './log/log-api.ts';
 import { readLog } from './log/log-view.ts';
 import { NodeLogDisk } from './log/node-log-disk.ts';
 import type { LogObserver } from './log/ports.ts';
@@ -42,6 +43,8 @@ export interface HeldFolder {
 
 export interface EnginePorts {
   readonly logBytes: number;
+  /** Whether the folder has an archive: the log keeps what it lacks. */
+  readonly isArchived?: boolean;
   readonly observer?: LogObserver;
   readonly onStuck?: FilesEngineOptions['onStuck'];
   readonly onFreeingFailed?: (error: unknown) => void;
@@ -63,7 +66,7 @@ export interface OpenFolder extends AsyncDisposable {
  */
 export async function openFolder(
   { dataDir, folder, disk, lock, clock }: HeldFolder,
-  { logBytes, observer, onStuck, onFreeingFailed }: EnginePorts,
+  { logBytes, isArchived, observer, onStuck, onFreeingFailed }: EnginePorts,
 ): Promise<OpenFolder> {
   const identity = await identifyFolder(disk, dataDir, clock);
   const projectsDir = join(dataDir, PROJECTS_FOLDER);
@@ -71,6 +74,7 @@ export async function openFolder(
   await makeDirectoryDurably(disk, projectsDir);
   await using stack = new AsyncDisposableStack();
   const logDisk = stack.use(new NodeLogDisk(disk, folder));
+  const keepFrom = (await keptSegment(disk, dataDir)) ?? (isArchived === true ? 0 : undefined);
   const backlog = new Backlog(BACKLOG_BYTES_MAX, BACKLOG_PROJECT_BYTES);
   const engine = stack.use(
     await FilesEngine.open({
@@ -79,7 +83,7 @@ export async function openFolder(
       dataDir,
       projectsDir,
       backlog,
-      ...defined({ clock, observer, onStuck, onFreeingFailed }),
+      ...defined({ clock, observer, onStuck, onFreeingFailed, keepFrom }),
       storageId: idBytes(id),
       mustExist: log === true,
       beforeSegment: async () => lock.requireHeld(),

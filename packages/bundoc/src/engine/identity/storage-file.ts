@@ -88,6 +88,11 @@ export interface StorageIdentity {
   ageS(): Promise<number>;
 }
 
+/** Without what lets a copy act as the storage: BunKMS refuses it until an administrator takes over. */
+export function withoutGeneration({ generation: _, ...file }: StorageFile): StorageFile {
+  return { ...file, candidates: [] };
+}
+
 /** All generations that BunKMS may have. */
 export function generationsOf({ generation, candidates }: StorageFile): string[] {
   return generation === undefined ? [...candidates] : [generation, ...candidates];

@@ -68,6 +68,8 @@ export interface Disk {
   syncFiles(paths: readonly string[], folders?: readonly string[]): Promise<void>;
 }
 
+/** The folder for unfinished files, below the data folder. */
+export const TMP_FOLDER = 'tmp';
 /** Bytes of the largest catalog and of the largest file of indexes: more than six million documents. */
 export const LARGE_FILE_BYTES_MAX = 1_073_741_824;
 /** Concurrent operations; a disk gains nothing from more. */

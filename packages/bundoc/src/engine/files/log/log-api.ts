@@ -13,6 +13,8 @@ export interface LogLimits extends SegmentLimits {
   readonly chunkBytes: number;
 }
 
+/** The folder of the log, below the data folder. */
+export const LOG_FOLDER = 'log';
 export const SEGMENT_BYTES = 16_777_216;
 const SEGMENTS_MIN = 4;
 
@@ -27,6 +29,26 @@ export function logLimits(bytes: number): LogLimits {
   };
 }
 
+/** A segment of the log, as far as its syncs have succeeded. */
+export interface ShippableSegment {
+  readonly number: number;
+  /** 16 bytes. */
+  readonly id: Buffer;
+  readonly path: string;
+  /** The block of its first frame. */
+  readonly firstFrame: number;
+  /** Its last frame; undefined when it has none. */
+  readonly lastFrame: number | undefined;
+}
+
+/** The log as far as it may be shipped. */
+export interface LogEnd {
+  /** Segments in order: those from the asked one on, also freed ones whose content is still there. */
+  readonly segments: readonly ShippableSegment[];
+  /** The first live segment, as the newest header has it. */
+  readonly firstLive: number;
+}
+
 export interface LogOptions {
   readonly disk: LogDisk;
   /** `data/log`; its parent exists. */
@@ -36,6 +58,8 @@ export interface LogOptions {
   /** True when the storage has had a log: a missing one was lost. */
   readonly mustExist: boolean;
   readonly observer?: LogObserver;
+  /** The first segment that the archive may lack; undefined without an archive. */
+  readonly keepFrom?: number | undefined;
   /**
    * Awaited before the header of each new segment is written. When it rejects, another process holds the data
    * folder. Then nothing more is written, the log ends, and {@link LogObserver.onLost} is called.

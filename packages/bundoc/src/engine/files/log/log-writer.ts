@@ -44,7 +44,7 @@ export class LogWriter {
   constructor(
     options: LogOptions,
     buffer: Buffer,
-    scan: Pick<LogScan, 'tail' | 'live'>,
+    scan: Pick<LogScan, 'tail' | 'live' | 'firstLive'>,
     segments: Segments,
     content: LogContent,
   ) {

@@ -8,6 +8,7 @@ import type {
   AttachedHandle,
   CarryTarget,
   FailedHandles,
+  LogEnd,
   LogMark,
   LogOptions,
   LogStats,
@@ -37,9 +38,8 @@ export class Log implements ReadableLog, AsyncDisposable {
   #freed: { readonly behind: number | undefined; readonly count: number } = { behind: undefined, count: 0 };
 
   private constructor(options: LogOptions, buffer: Buffer, scan: LogScan, stuck: StuckParts) {
-    const { disk, directory, limits } = options;
     this.#options = options;
-    this.#segments = new Segments(disk, directory, limits, scan, () => this.#writer.retryHeld());
+    this.#segments = new Segments(options, scan, () => this.#writer.retryHeld());
     this.#content = new LogContent(scan);
     this.#writer = new LogWriter(options, buffer, scan, this.#segments, this.#content);
     this.#stuck = stuck;
@@ -184,6 +184,23 @@ export class Log implements ReadableLog, AsyncDisposable {
     const newest = this.newest(handle);
     if (newest !== undefined && this.#content.index.uncoveredBytesOf(handle) === 0)
       this.coverTo(handle, newest);
+  }
+
+  /**
+   * The segments from a number on whose syncs have succeeded, with their last frames, for the archive.
+   *
+   * @param from the first live one of the newest header when undefined. Then all from there on are kept.
+   */
+  shippable(from: number | undefined): LogEnd {
+    const { durableFirstLive: firstLive, lastFrameOf } = this.#writer.segment;
+    if (from === undefined) this.#segments.keepFrom(firstLive);
+    const segments = this.#segments.from(from ?? firstLive);
+    return { segments: segments.map((one) => ({ ...one, lastFrame: lastFrameOf(one) })), firstLive };
+  }
+
+  /** As {@link Segments.keepFrom}. */
+  keepFrom(segment: number): void {
+    this.#segments.keepFrom(segment);
   }
 
   /** The number of the oldest live segment. */

@@ -40,6 +40,8 @@ export interface LiveSegment {
 export interface LogScan {
   /** Live segments, oldest first. */
   readonly live: readonly LiveSegment[];
+  /** Segments before them whose files were not used again, oldest first. Their files are free. */
+  readonly freed: readonly LiveSegment[];
   /** Files for new segments. */
   readonly free: readonly string[];
   /** Files that are too short because their creation was interrupted. */
@@ -56,6 +58,8 @@ export interface LogScan {
   /** Segments whose headers have lost the handles that they remembered: these are unknown. */
   readonly lostLists: readonly number[];
   readonly suspects: readonly SuspectFrame[];
+  /** The first live segment, as the newest header has it; 1 without a header. */
+  readonly firstLive: number;
   /** The smallest unused segment number. */
   readonly nextNumber: number;
   readonly nextFile: number;
@@ -104,20 +108,20 @@ export async function scanLog(
     undefined,
   );
   await refuseDamagedHeaders(disk, files, newest?.header);
-  const chain = chainOf(links, newest, storageId);
+  const { live: chain, freed } = chainOf(links, newest, storageId);
   const scanned = await scanChain(disk, chain, everyFrame);
   const live = new Set(chain.map(({ path }) => path));
+  const segments = [...freed, ...chain].map(({ path, header: { number, id, firstFrame } }, at, all) => {
+    const end = all[at + 1]?.header.cut;
+    return { path, number, id, firstFrame, end };
+  });
   return {
-    live: chain.map(({ path, header: { number, id, firstFrame } }, at) => ({
-      path,
-      number,
-      id,
-      firstFrame,
-      end: chain[at + 1]?.header.cut,
-    })),
+    live: segments.slice(freed.length),
+    freed: segments.slice(0, freed.length),
     free: files.map(({ path }) => path).filter((path) => !live.has(path)),
     truncated,
     ...scanned,
+    firstLive: newest?.header.firstLive ?? 1,
     nextNumber: files.reduce((next, { header }) => Math.max(next, (header?.number ?? 0) + 1), 1),
     nextFile,
   };
@@ -128,27 +132,31 @@ interface Link extends FileOnDisk {
 }
 
 /**
- * The live segments, oldest first. Each header names the previous segment by its id, which skips failed ones.
+ * The live segments, and those before them that are still there, oldest first. Each header names the previous
+ * segment by its id, which skips failed ones.
  */
-function chainOf(links: readonly Link[], newest: Link | undefined, storageId: Buffer): Link[] {
+function chainOf(
+  links: readonly Link[],
+  newest: Link | undefined,
+  storageId: Buffer,
+): { readonly live: readonly Link[]; readonly freed: readonly Link[] } {
   for (const { header, path } of links)
     if (!header.storageId.equals(storageId))
       throw new LogDamaged(`${path} belongs to another storage: put back the log of this data folder`);
   const byId = new Map(links.map((link) => [link.header.id.toString('hex'), link]));
-  const chain: Link[] = [];
+  const live: Link[] = [];
+  const freed: Link[] = [];
   const firstLive = newest?.header.firstLive ?? 0;
   for (let link = newest; link !== undefined; ) {
-    chain.unshift(link);
-    const cut: Cut | undefined = link.header.cut;
-    if (cut === undefined || cut.segment < firstLive) break;
+    const { cut, number } = link.header;
+    (number < firstLive ? freed : live).unshift(link);
+    if (cut === undefined) break;
     const before = byId.get(cut.segmentId.toString('hex'));
-    if (before === undefined)
-      throw new LogDamaged(
-        `segment ${cut.segment} of the log is missing, and segment ${link.header.number} follows it`,
-      );
+    if (before === undefined && cut.segment >= firstLive)
+      throw new LogDamaged(`segment ${cut.segment} of the log is missing, and segment ${number} follows it`);
     link = before;
   }
-  return chain;
+  return { live, freed };
 }
 
 /**

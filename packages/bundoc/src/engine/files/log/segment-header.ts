@@ -25,6 +25,8 @@ const COPIES = [0, BLOCK_BYTES / 2] as const;
 const COPY_BYTES = 152;
 const NUMBER_START = 24;
 const ID_START = 32;
+const FIRST_LIVE_START = 48;
+const INDEX_HASH_START = 104;
 
 /** The last valid frame before a segment; later frames of the previous segment never happened. */
 export interface Cut extends FramePlace {
@@ -107,7 +109,7 @@ function encodeCopy(header: SegmentHeader, tables: Tables): Buffer {
   header.storageId.copy(bytes, 8);
   bytes.writeBigUInt64BE(BigInt(header.number), NUMBER_START);
   header.id.copy(bytes, ID_START);
-  bytes.writeBigUInt64BE(BigInt(header.firstLive), 48);
+  bytes.writeBigUInt64BE(BigInt(header.firstLive), FIRST_LIVE_START);
   if (header.cut !== undefined) {
     bytes.writeBigUInt64BE(BigInt(header.cut.segment), 56);
     header.cut.segmentId.copy(bytes, 64);
@@ -115,7 +117,7 @@ function encodeCopy(header: SegmentHeader, tables: Tables): Buffer {
     header.cut.hash.copy(bytes, 84);
   }
   bytes.writeUInt32BE(tables.indexBytes, 100);
-  tables.indexHash.copy(bytes, 104);
+  tables.indexHash.copy(bytes, INDEX_HASH_START);
   if (header.hole !== undefined) {
     bytes.writeBigUInt64BE(BigInt(header.hole.segment), 120);
     bytes.writeUInt32BE(header.hole.frame, 128);
@@ -124,6 +126,33 @@ function encodeCopy(header: SegmentHeader, tables: Tables): Buffer {
   tables.rememberedHash.copy(bytes, 136);
   shortHash(bytes.subarray(0, COPY_BYTES)).copy(bytes, COPY_BYTES);
   return bytes;
+}
+
+/**
+ * Changes the first live segment in the first block of a segment. The log that a restore makes begins at
+ * another segment than the log that the header comes from.
+ */
+export function setFirstLive(block: Buffer, firstLive: number): void {
+  for (const start of COPIES) {
+    if (decodeCopy(block, start) === undefined) continue;
+    block.writeBigUInt64BE(BigInt(firstLive), start + FIRST_LIVE_START);
+    shortHash(block.subarray(start, start + COPY_BYTES)).copy(block, start + COPY_BYTES);
+  }
+}
+
+/**
+ * Lets a start read the frames of the segment that a header's cut names, when it has left out their index
+ * because that segment was free, and in a restored log it is not.
+ */
+export function reviveIndex(block: Buffer, firstLive: number): void {
+  for (const start of COPIES) {
+    const copy = decodeCopy(block, start);
+    const cut = copy?.cut?.segment;
+    if (copy === undefined || cut === undefined || cut < firstLive || cut >= copy.firstLive) continue;
+    const hash = start + INDEX_HASH_START;
+    block.writeUInt8(block.readUInt8(hash) ^ 0xff, hash);
+    shortHash(block.subarray(start, start + COPY_BYTES)).copy(block, start + COPY_BYTES);
+  }
 }
 
 /** Whether the first block of a file is that of a log that an earlier build wrote. */
@@ -151,7 +180,7 @@ function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
     storageId: Buffer.from(copy.subarray(8, 24)),
     number: Number(copy.readBigUInt64BE(NUMBER_START)),
     id: Buffer.from(copy.subarray(ID_START, ID_START + ID_BYTES)),
-    firstLive: Number(copy.readBigUInt64BE(48)),
+    firstLive: Number(copy.readBigUInt64BE(FIRST_LIVE_START)),
     cut:
       cutSegment === 0
         ? undefined
@@ -163,7 +192,7 @@ function decodeCopy(block: Buffer, start: number): FoundHeader | undefined {
           },
     hole: holeSegment === 0 ? undefined : { segment: holeSegment, frame: copy.readUInt32BE(128) },
     indexBytes,
-    indexHash: Buffer.from(copy.subarray(104, 120)),
+    indexHash: Buffer.from(copy.subarray(INDEX_HASH_START, INDEX_HASH_START + HASH_BYTES)),
     rememberedBytes,
     rememberedHash: Buffer.from(copy.subarray(136, 152)),
     firstFrame: 1 + blocksOf(indexBytes + rememberedBytes),

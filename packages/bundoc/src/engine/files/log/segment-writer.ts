@@ -7,7 +7,7 @@ import type { LogOptions } from './log-api.ts';
 import type { LogContent } from './log-content.ts';
 import type { Sending } from './log-turns.ts';
 import type { LogFile } from './ports.ts';
-import type { LogScan } from './scan.ts';
+import type { LiveSegment, LogScan } from './scan.ts';
 import type { SegmentIndex } from './scan-frames.ts';
 import { NO_HASH, type SealedFrame, sealFrame } from './seal-frame.ts';
 import { type Cut, encodeHeader, INDEX_ENTRY_BYTES, REMEMBERED_BYTES } from './segment-header.ts';
@@ -55,13 +55,14 @@ export class SegmentWriter {
   #tail: LogScan['tail'];
   #active: ActiveSegment | undefined;
   #newest: number | undefined;
+  #durableFirstLive: number;
   #isLost = false;
 
   /** @param buffer in which frames are composed. */
   constructor(
     options: LogOptions,
     buffer: Buffer,
-    { tail, live }: Pick<LogScan, 'tail' | 'live'>,
+    { tail, live, firstLive }: Pick<LogScan, 'tail' | 'live' | 'firstLive'>,
     segments: Segments,
     content: LogContent,
     events: SegmentEvents,
@@ -70,13 +71,26 @@ export class SegmentWriter {
     this.#buffer = buffer;
     this.#tail = tail;
     this.#newest = live.at(-1)?.number;
+    this.#durableFirstLive = firstLive;
     this.#segments = segments;
     this.#content = content;
     this.#events = events;
   }
 
+  /** The last frame of a segment whose sync has succeeded; undefined when it has none. */
+  readonly lastFrameOf = ({ number, end }: LiveSegment): number | undefined => {
+    if (number === this.#active?.number) return this.#active.lastFrame || undefined;
+    const last = end ?? this.#tail?.cut;
+    return last?.segment === number ? last.frame : undefined;
+  };
+
   get active(): ActiveSegment | undefined {
     return this.#active;
+  }
+
+  /** The first live segment, as the newest header has it. Later ones may have been freed since. */
+  get durableFirstLive(): number {
+    return this.#durableFirstLive;
   }
 
   /** The number of the last begun segment, in this process or before; undefined for a new log. */
@@ -197,6 +211,7 @@ export class SegmentWriter {
     this.#content.index.remembered(remembered, number);
     segments.add({ number, id, path, firstFrame, end: undefined }, cut);
     this.#newest = number;
+    this.#durableFirstLive = header.firstLive;
     this.#active = {
       number,
       id,

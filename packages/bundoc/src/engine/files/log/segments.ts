@@ -16,6 +16,14 @@ export interface SegmentLimits {
   readonly segmentsMax: number;
 }
 
+export interface SegmentsOptions {
+  readonly disk: LogDisk;
+  readonly directory: string;
+  readonly limits: SegmentLimits;
+  /** The first segment that the archive may lack; undefined without an archive. */
+  readonly keepFrom?: number | undefined;
+}
+
 /** Freeing begins at this fill of the log. */
 const FREE_FROM = 0.35;
 /** Number of closed segments that may be sparse; with more of them, the oldest is freed. */
@@ -42,6 +50,8 @@ interface FreedSegment {
   readonly path: string;
   /** Readers that may still read it. */
   readonly readers: readonly Reading[];
+  /** What its file still has; undefined for a file that has nothing. */
+  readonly content: LiveSegment | undefined;
 }
 
 /** The files of the log: the live ones, the free ones, and how many more may be created. */
@@ -54,19 +64,23 @@ export class Segments {
   readonly #readers = new Set<Reading>();
   readonly #onUsable: () => void;
   readonly #reads: SharedFiles;
+  /** Freed segments from this one on are kept until the archive has them. */
+  #keptFrom: number;
   #nextFile: number;
   #nextNumber: number;
   #growing: Promise<void> | undefined;
 
-  /** @param onUsable called when a reader ends that kept free segments from being reused. */
-  constructor(disk: LogDisk, directory: string, limits: SegmentLimits, scan: LogScan, onUsable: () => void) {
+  /** @param onUsable called when free segments may be reused that a reader or the archive has kept. */
+  constructor({ disk, directory, limits, keepFrom }: SegmentsOptions, scan: LogScan, onUsable: () => void) {
     this.#disk = disk;
     this.#reads = new SharedFiles(disk);
     this.#onUsable = onUsable;
     this.#directory = directory;
     this.#limits = limits;
     this.#live = new Map(scan.live.map((segment) => [segment.number, segment]));
-    this.#free = scan.free.map((path) => ({ path, readers: [] }));
+    const contents = new Map(scan.freed.map((segment) => [segment.path, segment]));
+    this.#free = scan.free.map((path) => ({ path, readers: [], content: contents.get(path) }));
+    this.#keptFrom = keepFrom ?? Number.POSITIVE_INFINITY;
     this.#nextFile = scan.nextFile;
     this.#nextNumber = scan.nextNumber;
   }
@@ -108,7 +122,30 @@ export class Segments {
   }
 
   get mayGrow(): boolean {
-    return this.#live.size + this.#free.length < this.#limits.segmentsMax;
+    return this.#live.size + this.#free.length - this.kept < this.#limits.segmentsMax;
+  }
+
+  /** Number of freed segments that are kept for the archive. */
+  get kept(): number {
+    return this.#free.reduce((count, freed) => (this.#isKept(freed) ? count + 1 : count), 0);
+  }
+
+  /**
+   * Keeps freed segments from this one on from being reused, and no earlier ones. They come on top of the
+   * log's own size, up to half of it. Beyond that, all of them may be reused.
+   */
+  keepFrom(number: number): void {
+    this.#keptFrom = number;
+    this.#limitKept();
+    this.#onUsable();
+  }
+
+  /** The live segments and the kept ones from a number on, oldest first. */
+  from(number: number): LiveSegment[] {
+    const kept = this.#free.flatMap((freed) => (this.#isKept(freed) ? (freed.content ?? []) : []));
+    return [...kept, ...this.#live.values()]
+      .filter((segment) => segment.number >= number)
+      .sort((a, b) => a.number - b.number);
   }
 
   /** The oldest live segment; the next number when there is none. */
@@ -142,6 +179,8 @@ export class Segments {
   add(segment: LiveSegment, cut: Cut | undefined): void {
     const before = cut && this.#live.get(cut.segment);
     if (before !== undefined) this.#live.set(before.number, { ...before, end: cut });
+    // It may have been freed before it ended.
+    if (cut !== undefined) this.#free = this.#free.map((freed) => withEnd(freed, cut));
     for (const number of [...this.#live.keys()]) if (number > (cut?.segment ?? 0)) this.release(number);
     this.#live.set(segment.number, segment);
   }
@@ -155,7 +194,7 @@ export class Segments {
 
   /** Returns a file whose header could not be written, to the end of the free ones. */
   giveBack(path: string): void {
-    this.#free.push({ path, readers: [] });
+    this.#free.push({ path, readers: [], content: undefined });
   }
 
   /** Ends the life of a segment. Its file may be reused once another header records that. */
@@ -164,7 +203,8 @@ export class Segments {
     if (segment === undefined) return;
     this.#live.delete(number);
     const readers = [...this.#readers].filter(({ segments }) => segments.has(number));
-    this.#free.push({ path: segment.path, readers });
+    this.#free.push({ path: segment.path, readers, content: segment });
+    this.#limitKept();
   }
 
   /** Creates the first segments. @throws AppError `disk_full` */
@@ -196,8 +236,17 @@ export class Segments {
     });
   }
 
-  #isUsable({ readers }: FreedSegment): boolean {
-    return !readers.some((reading) => this.#readers.has(reading));
+  #isUsable(freed: FreedSegment): boolean {
+    return !this.#isKept(freed) && !freed.readers.some((reading) => this.#readers.has(reading));
+  }
+
+  #isKept({ content }: FreedSegment): boolean {
+    return content !== undefined && content.number >= this.#keptFrom;
+  }
+
+  #limitKept(): void {
+    const keepsAny = this.#keptFrom !== Number.POSITIVE_INFINITY;
+    if (keepsAny && this.kept > this.#limits.segmentsMax / 2) this.#keptFrom = Number.POSITIVE_INFINITY;
   }
 
   async #make(): Promise<void> {
@@ -213,6 +262,11 @@ export class Segments {
     }
     this.giveBack(path);
   }
+}
+
+function withEnd(freed: FreedSegment, end: Cut): FreedSegment {
+  const { content } = freed;
+  return content?.number === end.segment ? { ...freed, content: { ...content, end } } : freed;
 }
 
 function isTaken(error: unknown): boolean {

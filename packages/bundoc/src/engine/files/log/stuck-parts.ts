@@ -4,7 +4,7 @@ import type { FramePlace } from './layout.ts';
 import type { StuckFiles } from './log-api.ts';
 import type { LogDisk, ReadableLogDisk } from './ports.ts';
 
-const FOLDER = 'stuck';
+export const STUCK_FOLDER = 'stuck';
 const TEMPORARY = '.tmp';
 
 const handleOf = (name: string) => name.slice(0, name.indexOf('-'));
@@ -49,7 +49,7 @@ class StuckFolder implements StuckFiles {
  * @param directory of the log, which need not exist.
  */
 export async function listStuck(disk: ReadableLogDisk, directory: string): Promise<StuckFiles> {
-  const folder = join(directory, FOLDER);
+  const folder = join(directory, STUCK_FOLDER);
   return new StuckFolder(disk, folder, (await disk.list(folder)) ?? []);
 }
 
@@ -68,7 +68,7 @@ export class StuckParts implements StuckFiles {
 
   /** @param directory of the log. */
   static async open(disk: LogDisk, directory: string): Promise<StuckParts> {
-    const folder = join(directory, FOLDER);
+    const folder = join(directory, STUCK_FOLDER);
     const names = (await disk.list(folder)) ?? [];
     for (const name of names) if (name.endsWith(TEMPORARY)) await disk.remove(join(folder, name));
     return new StuckParts(disk, new StuckFolder(disk, folder, names));

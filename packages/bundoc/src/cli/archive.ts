@@ -1,0 +1,88 @@
+import { type AddCommands, parserFor } from '@bundoc/shared/cli/command';
+import { counted } from '@bundoc/shared/cli/counted';
+import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
+import { firstMoment, headAt } from './archive-moments.ts';
+import { archiveCommand, isoOf, placeCommand, type StorageArchive, withArchive } from './archive-place.ts';
+import { restoreFromArchive } from './archive-restore.ts';
+import { archiveStatus } from './archive-status.ts';
+import { verifyArchive } from './archive-verify.ts';
+import { MIB } from './transfer-bar.ts';
+
+/** An ISO time with an offset. */
+const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:\d{2})$/;
+
+/** `bundoc archive …`: the archive of a data folder. No command needs a key, a token or a running service. */
+export const addArchiveCommands: AddCommands = (program, environment) => {
+  const group = program
+    .command('archive')
+    .description('the archive of a data folder (BUNDOC_ARCHIVE), without any key');
+  archiveCommand(group, 'list', 'shows what the archive has, and which moments it can restore').action(
+    ({ from, storage, ...options }) =>
+      withArchive(environment, { from, storage }, (archive) => listChains(archive, options)),
+  );
+  archiveCommand(group, 'verify', 'reads every object of the newest chain, and names each fault')
+    .option('--all-chains', 'read those of former chains, too')
+    .action(({ from, storage, allChains = false, ...options }) =>
+      withArchive(environment, { from, storage }, (archive) => verifyArchive(archive, allChains, options)),
+    );
+  archiveCommand(group, 'restore', 'makes the data folder of a moment; run it again after an interruption')
+    .requiredOption('--to <folder>', 'the new data folder; it is empty, or does not exist')
+    .option(
+      '--at <time>',
+      'the last moment before this time, such as 2026-12-03T09:00:00Z; the newest by default',
+      parserFor('a time such as 2026-12-03T09:00:00Z', timeMsOf),
+    )
+    .action(({ from, storage, to, at, ...options }) =>
+      withArchive(environment, { from, storage }, (archive) =>
+        restoreFromArchive(archive, { to, atMs: at }, options),
+      ),
+    );
+  placeCommand(
+    group,
+    'status',
+    'compares what the service has shipped (BUNDOC_DATA_DIR) with the archive; works while it runs',
+  ).action(({ from, ...options }) => archiveStatus(environment, from, options));
+};
+
+function timeMsOf(text: string): number | undefined {
+  const ms = TIME.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
+/** `bundoc archive list`. */
+async function listChains({ objects, storage, reader }: StorageArchive, options: JsonOption): Promise<void> {
+  const all = await reader.chains();
+  const chains = await Promise.all(all.map((chain, at) => chainFacts(reader, chain, at === 0)));
+  print(options, { archive: objects.name, storage, chains }, () => [
+    `storage ${storage}, ${counted(chains.length, 'chain')}`,
+    ...chains.map((one) =>
+      rowLine(
+        one.newest ? 'newest' : 'former',
+        `${one.first_at} to ${one.last_at}`,
+        one.restorable_from === null ? 'no moment to restore' : `restorable from ${one.restorable_from}`,
+        counted(one.objects, 'object'),
+        `${(one.bytes / MIB).toFixed(1)} MiB`,
+        `${one.missing} missing`,
+      ),
+    ),
+  ]);
+}
+
+async function chainFacts(reader: ArchiveReader, chain: Chain, newest: boolean) {
+  const { tip, bytes, missing } = chain;
+  const first = firstOf(chain);
+  const fromMs = await firstMoment(reader, chain);
+  return {
+    newest,
+    first_at: isoOf((await headAt(reader, chain, first)).timeMs),
+    last_at: isoOf(tip.timeMs),
+    restorable_from: fromMs === undefined ? null : isoOf(fromMs),
+    restorable_to: fromMs === undefined ? null : isoOf(tip.timeMs),
+    first_object: first,
+    last_object: tip.n,
+    objects: tip.n - first + 1 - missing.length,
+    missing: missing.length,
+    bytes,
+  };
+}

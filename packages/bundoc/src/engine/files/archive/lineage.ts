@@ -1,0 +1,200 @@
+import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
+import {
+  ArchiveDamaged,
+  type DecodedObject,
+  decodeHead,
+  decodeObject,
+  HEAD_BYTES,
+  OBJECT_BYTES_MAX,
+  type ObjectHead,
+  type ObjectId,
+  objectKey,
+  objectName,
+  parseObjectName,
+  storagePrefix,
+} from './object.ts';
+
+/** The highest number of an object of a storage; 0 for none. Asks for a few dozen lists. */
+export async function highestN(storage: ObjectStorage, storageId: Buffer): Promise<number> {
+  const isAnyAfter = async (n: number) => {
+    const after = objectKey(storageId, { n, epoch: 'f'.repeat(32) });
+    for await (const { key } of storage.list(storagePrefix(storageId), after))
+      if (parseObjectName(nameOf(key)) !== undefined) return true;
+    return false;
+  };
+  if (!(await isAnyAfter(0))) return 0;
+  let below = 1;
+  while (await isAnyAfter(2 * below)) below *= 2;
+  // There is one after `below`, or it is the last; there is none after `above`.
+  let above = 2 * below;
+  below -= 1;
+  while (above - below > 1) {
+    const middle = Math.floor((below + above) / 2);
+    if (await isAnyAfter(middle)) below = middle;
+    else above = middle;
+  }
+  return above;
+}
+
+function nameOf(key: string): string {
+  return key.slice(key.lastIndexOf('/') + 1);
+}
+
+/** The objects that one process has written. */
+interface Epoch {
+  readonly epoch: string;
+  readonly first: number;
+  last: number;
+  bytes: number;
+  /** Numbers between that are missing. */
+  readonly gaps: number[];
+}
+
+/** The objects of a chain, from its root or the first that is still there up to its end. */
+export interface Chain {
+  /** Parts of epochs, in order. */
+  readonly parts: readonly { readonly epoch: string; readonly first: number; readonly last: number }[];
+  /** Numbers of objects that are missing. */
+  readonly missing: readonly number[];
+  /** The last object. */
+  readonly tip: ObjectHead;
+  /** Bytes of all objects. */
+  readonly bytes: number;
+}
+
+export function firstOf({ parts }: Chain): number {
+  return parts[0]?.first ?? 0;
+}
+
+/** Where an object of a chain is. */
+export function idIn({ parts }: Chain, n: number): ObjectId | undefined {
+  const part = parts.find(({ first, last }) => n >= first && n <= last);
+  return part && { epoch: part.epoch, n };
+}
+
+/** Reads the objects of one storage. Everything that it returns was checked. */
+export class ArchiveReader {
+  readonly #storage: ObjectStorage;
+  readonly #storageId: Buffer;
+
+  /** @param storageId 16 bytes. */
+  constructor(storage: ObjectStorage, storageId: Buffer) {
+    this.#storage = storage;
+    this.#storageId = storageId;
+  }
+
+  /**
+   * All chains, the newest first: that of the last take-over, of those that which was begun last, and of its
+   * branches the one with the latest time. A machine that was taken over may still ship.
+   *
+   * @throws ArchiveDamaged for an object that is not one; ObjectStorageError.
+   */
+  async chains(): Promise<readonly Chain[]> {
+    const epochs = await this.#epochs();
+    const parents = new Map<string, ObjectId | undefined>();
+    for (const { epoch, first } of epochs.values())
+      parents.set(epoch, (await this.head({ epoch, n: first })).before);
+    const isContinued = new Set([...parents.values()].map((before) => before && objectName(before)));
+    const tips = [...epochs.values()].filter((one) => !isContinued.has(objectName({ ...one, n: one.last })));
+    const chains: Chain[] = [];
+    for (const { epoch, last } of tips)
+      chains.push(chainTo(await this.head({ epoch, n: last }), epochs, parents));
+    return chains.sort(
+      (a, b) =>
+        b.tip.takenOverMs - a.tip.takenOverMs ||
+        firstOf(b) - firstOf(a) ||
+        b.tip.timeMs - a.tip.timeMs ||
+        b.tip.n - a.tip.n,
+    );
+  }
+
+  async #epochs(): Promise<Map<string, Epoch>> {
+    const epochs = new Map<string, Epoch>();
+    for await (const { key, bytes } of this.#storage.list(storagePrefix(this.#storageId))) {
+      const id = parseObjectName(nameOf(key));
+      if (id === undefined) continue;
+      const known = epochs.get(id.epoch);
+      if (known === undefined) {
+        epochs.set(id.epoch, { epoch: id.epoch, first: id.n, last: id.n, bytes, gaps: [] });
+        continue;
+      }
+      for (let n = known.last + 1; n < id.n && known.gaps.length < GAPS_MAX; n++) known.gaps.push(n);
+      known.last = id.n;
+      known.bytes += bytes;
+    }
+    return epochs;
+  }
+
+  /** @throws ArchiveDamaged; ObjectStorageError. */
+  async head(id: ObjectId): Promise<ObjectHead> {
+    const range = { at: 0, bytes: HEAD_BYTES };
+    const bytes = await this.#storage.get(objectKey(this.#storageId, id), { range, maxBytes: HEAD_BYTES });
+    if (bytes === undefined) throw missing(id);
+    return decodeHead(bytes, this.#storageId, id);
+  }
+
+  /** @throws ArchiveDamaged; ObjectStorageError. */
+  async object(id: ObjectId): Promise<DecodedObject> {
+    const key = objectKey(this.#storageId, id);
+    const bytes = await this.#storage.get(key, { maxBytes: OBJECT_BYTES_MAX });
+    if (bytes === undefined) throw missing(id);
+    return decodeObject(bytes, this.#storageId, id);
+  }
+
+  /**
+   * Objects of a chain in order, each checked against the next one's hash.
+   *
+   * @throws ArchiveDamaged; ObjectStorageError.
+   */
+  async *objects(chain: Chain, first: number, last: number): AsyncGenerator<DecodedObject> {
+    let before: DecodedObject | undefined;
+    for (let n = first; n <= last; n++) {
+      const id = idIn(chain, n);
+      if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
+      const object = await this.object(id);
+      requireNext(before, object);
+      yield object;
+      before = object;
+    }
+  }
+}
+
+/** Gaps that are counted for each epoch. */
+const GAPS_MAX = 1_000;
+
+function missing(id: ObjectId): ArchiveDamaged {
+  return new ArchiveDamaged(`${objectName(id)} is missing`);
+}
+
+/** @throws ArchiveDamaged when an object does not follow the one before, if there is one. */
+export function requireNext(before: DecodedObject | undefined, { head }: DecodedObject): void {
+  if (before === undefined) return;
+  const isNext =
+    head.before?.epoch === before.head.epoch &&
+    head.before.n === before.head.n &&
+    head.before.hash.equals(before.hash) &&
+    head.timeMs >= before.head.timeMs;
+  if (!isNext) throw new ArchiveDamaged(`${objectName(head)} does not follow ${objectName(before.head)}`);
+}
+
+function chainTo(
+  tip: ObjectHead,
+  epochs: ReadonlyMap<string, Epoch>,
+  parents: ReadonlyMap<string, ObjectId | undefined>,
+): Chain {
+  const parts: { epoch: string; first: number; last: number }[] = [];
+  const gone: number[] = [];
+  let bytes = 0;
+  for (let id: ObjectId | undefined = tip; id !== undefined; ) {
+    const known = epochs.get(id.epoch);
+    if (known === undefined || known.first > id.n) break;
+    const { epoch, first, gaps } = known;
+    const last = id.n;
+    parts.unshift({ epoch, first, last });
+    gone.unshift(...gaps.filter((n) => n < last));
+    if (last > known.last) gone.push(last);
+    bytes += known.bytes;
+    id = parents.get(epoch);
+  }
+  return { parts, missing: gone, tip, bytes };
+}

@@ -1,0 +1,179 @@
+import { FilesystemSync } from '../disk/filesystem-sync.ts';
+import { comparePlaces } from '../log/layout.ts';
+import { SEGMENT_BYTES } from '../log/log-api.ts';
+import { type ArchiveReader, type Chain, firstOf, idIn } from './lineage.ts';
+import { ArchiveDamaged, type ArchiveRecord, type ObjectHead, type RoundPlace } from './object.ts';
+import { RestoredFolder, syncTree } from './restored-folder.ts';
+
+/** No moment up to the asked one can be restored. */
+export class NothingToRestore extends Error {
+  override readonly name = 'NothingToRestore';
+}
+
+/** What a restore is going to read. */
+export interface RestorePlan {
+  readonly chain: Chain;
+  /** The last object, whose time is the moment that is restored. */
+  readonly last: ObjectHead;
+  readonly round: RoundPlace;
+  /** Number of objects. */
+  readonly objects: number;
+}
+
+/**
+ * Finds the newest complete moment.
+ *
+ * @param atMs not later than this, milliseconds since 1970; the newest of all when undefined.
+ * @throws NothingToRestore; ArchiveDamaged when an object that is needed is missing; ObjectStorageError.
+ */
+export async function planRestore(
+  reader: ArchiveReader,
+  atMs = Number.POSITIVE_INFINITY,
+): Promise<RestorePlan> {
+  for (const chain of await reader.chains()) {
+    const last = await lastUpTo(reader, chain, atMs);
+    const round = last?.round;
+    if (last === undefined || round === undefined) continue;
+    const missing = chain.missing.filter((n) => n >= round.first && n <= last.n);
+    if (missing.length > 0) throw new ArchiveDamaged(`these objects are missing: ${missing.join(', ')}`);
+    if (round.first < firstOf(chain) || round.endedIn > last.n)
+      throw new ArchiveDamaged(`the first object that is needed, ${round.first}, is missing`);
+    return { chain, last, round, objects: last.n - round.first + 1 };
+  }
+  throw new NothingToRestore(
+    atMs === Number.POSITIVE_INFINITY
+      ? 'the archive has no complete round yet'
+      : `the archive has no complete round up to ${new Date(atMs).toISOString()}`,
+  );
+}
+
+/** The last object that is not later; undefined when there is none. */
+async function lastUpTo(reader: ArchiveReader, chain: Chain, atMs: number): Promise<ObjectHead | undefined> {
+  if (chain.tip.timeMs <= atMs) return chain.tip;
+  const headOf = async (n: number): Promise<ObjectHead> => {
+    const id = idIn(chain, n);
+    if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
+    return await reader.head(id);
+  };
+  let below = firstOf(chain);
+  const first = await headOf(below);
+  if (first.timeMs > atMs) return undefined;
+  let found = first;
+  let above = chain.tip.n;
+  while (above - below > 1) {
+    const middle = Math.floor((below + above) / 2);
+    const head = await headOf(middle);
+    if (head.timeMs > atMs) above = middle;
+    else [below, found] = [middle, head];
+  }
+  return found;
+}
+
+export interface Restored {
+  readonly projects: number;
+  readonly bytes: number;
+  /** Projects that had just arrived: the archive has their first commits, and not their folders. */
+  readonly unfinished: readonly string[];
+}
+
+export interface MomentOptions {
+  /** Called after each object, with the bytes that were read. */
+  readonly onProgress?: (objects: number, bytes: number) => void;
+  /** Length of a segment of the log; a test has shorter ones. */
+  readonly segmentBytes?: number;
+}
+
+/**
+ * Writes the data folder of a moment, durably. It needs no key.
+ *
+ * @param to an empty folder. After an error it is incomplete, and Bundoc does not start on it.
+ * @throws ArchiveDamaged; ObjectStorageError; the system's errors of `to`.
+ */
+export async function restoreArchive(
+  reader: ArchiveReader,
+  { chain, last, round }: RestorePlan,
+  to: string,
+  { onProgress, segmentBytes = SEGMENT_BYTES }: MomentOptions = {},
+): Promise<Restored> {
+  const folder = new RestoredFolder(to, segmentBytes);
+  const restore = new Restore(folder, last, round);
+  let objects = 0;
+  let bytes = 0;
+  for await (const object of reader.objects(chain, round.first, last.n)) {
+    for (const record of object.records()) await restore.take(record, object.head);
+    bytes += object.bytes;
+    onProgress?.(++objects, bytes);
+  }
+  const filesystem = new FilesystemSync();
+  await folder.finish(last.storageId, round.segment, async (directory) => {
+    if (!(await filesystem.sync(directory))) await syncTree(directory);
+  });
+  return { projects: restore.projects.size, bytes, unfinished: [...restore.unfinished] };
+}
+
+/** Applies records in order. */
+class Restore {
+  readonly #folder: RestoredFolder;
+  readonly #last: ObjectHead;
+  readonly #round: RoundPlace;
+  readonly projects = new Set<string>();
+  readonly unfinished = new Set<string>();
+  /** The project of the base in progress. */
+  #base: string | undefined;
+  /** Whether the current segment is part of the restored log. */
+  #isInLog = false;
+
+  constructor(folder: RestoredFolder, last: ObjectHead, round: RoundPlace) {
+    this.#folder = folder;
+    this.#last = last;
+    this.#round = round;
+  }
+
+  /** @param head of the object of the record. */
+  async take(record: ArchiveRecord, head: ObjectHead): Promise<void> {
+    const { segment } = this.#round;
+    switch (record.kind) {
+      case 'segment':
+        this.#isInLog = record.number >= segment;
+        return this.#isInLog ? this.#folder.beginSegment(record, segment) : undefined;
+      case 'frame':
+        return this.#isInLog ? this.#folder.addFrame(record.block, record.bytes) : undefined;
+      case 'base':
+        this.#base = record.project;
+        return this.#folder.beginBase(record.project);
+      case 'file':
+        return this.#base === undefined
+          ? undefined
+          : this.#folder.addFile(record.name, record.offset, record.bytes);
+      case 'end':
+        return this.#endBase(head);
+      case 'small files':
+        return this.#folder.putSmallFiles(record.project, record.files);
+      case 'gone':
+        this.projects.delete(record.project);
+        this.unfinished.delete(record.project);
+        if (this.#base === record.project) this.#base = undefined;
+        return this.#folder.removeProject(record.project);
+      case 'storage file':
+        return this.#folder.setStorageFile(record.bytes);
+      case 'round ends':
+        return undefined;
+    }
+  }
+
+  /** A base that may have more than the log up to the moment is left out. */
+
+  async #endBase({ log }: ObjectHead): Promise<void> {
+    const project = this.#base;
+    if (project === undefined) return;
+    this.#base = undefined;
+    const { end } = this.#last;
+    if (end === undefined || comparePlaces(log, end) > 0) {
+      if (!this.projects.has(project)) this.unfinished.add(project);
+      return this.#folder.dropBase();
+    }
+    await this.#folder.placeBase();
+    this.projects.add(project);
+    this.unfinished.delete(project);
+  }
+}
