@@ -43,7 +43,7 @@ describe('a line of an import', () => {
     ['{"n":1,}', 'column 8: no comma may follow the last item'],
     ['{"n":1}}', 'column 8'],
     ['{"n":"planted"', 'column 15: the text ends too early'],
-    ['{"n":tru, "planted":1}', 'column 6'],
+    ['{"n":tru, "planted":1}', 'column 6: names and strings need double quotes'],
     ['{"n":NaN}', 'column 6: JSON has no NaN and no Infinity; write null or a string'],
     ['{"n":[', 'column 7: the text ends too early'],
   ])('says where and why %s is not JSON, and does not repeat it', (line, reason) => {
