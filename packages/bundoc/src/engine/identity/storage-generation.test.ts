@@ -246,18 +246,33 @@ describe('the generation of a storage', () => {
     expect([codeOf(), generation.takenOverMs, (await identity.read()).takenOverMs]).toEqual(['served', 0, 0]);
   });
 
-  it('a storage ends in the turn in which BunKMS says that another copy took over, and lets that one in first', async () => {
+  it('a storage ends when BunKMS says that another copy may take over, and lets that one in first', async () => {
     const [disk, service] = [newDisk(), newService()];
     const former = await startOnFolder(disk, service);
     await former.generation.start();
     service.takeOverStorage(former.id);
     former.generation.tookOver(undefined);
-    expect([former.codeOf(), former.told.superseded]).toEqual(['storage_superseded', 1]);
     await settle();
+    expect([former.codeOf(), former.told.superseded]).toEqual(['storage_superseded', 1]);
     const waiting = await startOnFolder(disk.powerCut('everything'), service);
     await waiting.generation.start();
     expect([waiting.codeOf(), former.pauses.map(({ ms }) => ms)]).toEqual(['served', [15_000]]);
     await former.goOn();
+    expect(former.codeOf()).toBe('storage_superseded');
+  });
+
+  it('a copy that was let in is served, even if the event of its take-over arrives after its start', async () => {
+    const [disk, service] = [newDisk(), newService()];
+    const former = await startOnFolder(disk, service);
+    await former.generation.start();
+    service.takeOverStorage(former.id);
+    const copy = await startOnFolder(disk.powerCut('everything'), service);
+    await copy.generation.start();
+    copy.generation.tookOver(undefined);
+    await settle();
+    expect([copy.codeOf(), copy.told.superseded]).toEqual(['served', 0]);
+    former.generation.tookOver(undefined);
+    await settle();
     expect(former.codeOf()).toBe('storage_superseded');
   });
 

@@ -180,20 +180,21 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
    */
   tookOver(generation: string | undefined): void {
     if (this.#state !== 'confirmed') this.#wake();
-    else if (generation === undefined) this.#supersede();
-    else if (generation !== this.#confirmed && generation !== this.#candidate) void this.#check(generation);
+    else if (generation === undefined || ![this.#confirmed, this.#candidate].includes(generation))
+      void this.#check(generation);
   }
 
   /**
    * Stops serving within a second, unless `generation`, or the one that BunKMS has, belongs to a node of this
-   * storage.
+   * storage. An event may be older than the present generation: that of a take-over arrives beside the start
+   * of the copy that was let in.
    */
-  async #check(generation: string): Promise<void> {
+  async #check(generation: string | undefined): Promise<void> {
     const { identity, logger } = this.#options;
     const isOurs = async () => {
       const present = await identity.read();
       // A node records its generation before BunKMS has it, so BunKMS need not be asked.
-      if (generationsOf(present).includes(generation)) return true;
+      if (generation !== undefined && generationsOf(present).includes(generation)) return true;
       return await this.#isNoted(present, this.#confirmed, this.#candidate);
     };
     try {
