@@ -115,14 +115,19 @@ describe('bundoc put, get, patch and delete', () => {
   });
 });
 
-it('A command without a token in its variables, or with an empty file of one, says so and asks nothing', async () => {
+it('A command without a token in its variables, or with a file that has none, says so and asks nothing', async () => {
   const configHome = { XDG_CONFIG_HOME: file('no-config') };
   const url = { BUNDOC_URL: installation.url };
   const blank = await bundocCommand({ ...url, ...configHome, BUNDOC_TOKEN: ' ' }, ['projects']);
   expect([blank.code, blank.stderr]).toEqual([2, expect.stringContaining('a token is needed: ')]);
-  const path = written('empty-token', '\n');
-  const empty = await bundocCommand({ ...url, BUNDOC_TOKEN_FILE: path }, ['projects']);
-  expect([empty.code, empty.stderr]).toEqual([2, `bundoc: ${path} has no token\n`]);
+  for (const content of ['\n', '# A title\n', 'Bearer e30.e30.x\n']) {
+    const path = written('no-token', content);
+    const refused = await bundocCommand(url, ['projects', '--token-file', path]);
+    expect([refused.code, refused.stderr]).toEqual([
+      2,
+      `bundoc: ${path} has no token in it: a token is one word, without "Bearer"\n`,
+    ]);
+  }
 });
 
 describe('bundoc query, changes, collections and projects', () => {

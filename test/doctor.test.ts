@@ -130,6 +130,7 @@ describe('bundoc doctor', () => {
       /does not answer.*correct BUNDOC_MOVE_TO/,
     ],
     ['a client token for BunKMS', otherToken, 1, 'service token', /a client token for bundoc/],
+    ['a service token that others may read', otherToken, 1, 'service token file', /^warn: .*chmod 600/],
     [
       'a missing service token',
       () => ({ ...service(), BUNDOC_KMS_TOKEN_FILE: file('no-token') }),

@@ -232,7 +232,7 @@ describe('`bunkms kek`', () => {
       keys: ['a-dek'],
     });
     const retired = await run('kek', 'retire', rotation.from, '--accept-unfetched');
-    expect(retired.stdout).toContain('is retired');
+    expect(retired.stdout).toContain('is retired; it may leave the ring. Backups from before need it');
     const again = await run('kek', 'retire', rotation.from);
     expect([again.code, again.stdout]).toEqual([
       0,

@@ -3,7 +3,7 @@ import { below, type ServiceAnswer, type Trust } from '@bundoc/shared/cli/ask-se
 import { bundocAccess, ownBundocUrl, tokenText } from '@bundoc/shared/cli/bundoc-access';
 import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, isTokenAccepted, judgeBunkms } from '@bundoc/shared/cli/check-service';
-import { Checkup, checkDisk } from '@bundoc/shared/cli/checkup';
+import { Checkup, checkDisk, warnOfOpenFile } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { formatError } from '@bundoc/shared/logs/error-line';
@@ -130,6 +130,7 @@ async function checkOwnSide(checkup: Checkup, { kms }: BundocConfig): Promise<vo
   const service = { name: 'BunKMS', url, where, caFile: 'BUNDOC_KMS_CA_FILE', expected, judge: judgeBunkms };
   const isUp = trust !== undefined && (await checkService(ofKms, { ...service, trust }));
   checkup.add('kms', ofKms);
+  warnOfOpenFile(checkup, 'service token file', kms.tokenFile);
   await checkToken(checkup, {
     check: 'service token',
     name: 'BunKMS',

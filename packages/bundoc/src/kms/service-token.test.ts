@@ -56,6 +56,21 @@ describe('ServiceToken', () => {
     expect(token.current()).toBe(tokenOf(0, 2000, 'second'));
   });
 
+  it('warns at the start when others than the owner may read its file', () => {
+    const { path, clock, logged } = start();
+    expect(logged).toEqual([]);
+    chmodSync(path, 0o640);
+    const destination = { write: (line: string) => void logged.push(line) };
+    new ServiceToken({
+      path,
+      clock,
+      logger: createLogger({ service: 'bundoc', level: 'info', destination }),
+    });
+    expect(logged).toEqual([
+      expect.stringContaining('BUNDOC_KMS_TOKEN_FILE: the file is open to its group or to others'),
+    ]);
+  });
+
   it('names the missing file at the start, and the command that makes it', () => {
     const { folder, clock } = start();
     const path = join(folder, 'none');

@@ -3,6 +3,7 @@ import { renameSync, rmSync, statSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { audienceSchema, tokenTypeSchema } from '@bundoc/shared/contract/tokens';
+import { modeOpenToOthers } from '@bundoc/shared/files/open-to-others';
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { printable } from '@bundoc/shared/logs/printable';
@@ -48,6 +49,8 @@ export class ServiceToken {
     this.#options = options;
     this.#fileStamp = this.#stampOfFile();
     this.#token = readTokenFile(options.path);
+    if (modeOpenToOthers(options.path) !== undefined)
+      options.logger.warn(`${VARIABLE}: the file is open to its group or to others; make it mode 0600`);
   }
 
   /** The current token: that of the file, or a newer one that could not be written to it. */

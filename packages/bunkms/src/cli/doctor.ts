@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { ownUrl, trustOf } from '@bundoc/shared/cli/ask-service';
 import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, judgeBunkms } from '@bundoc/shared/cli/check-service';
-import { Checkup, checkCertificate, checkDisk } from '@bundoc/shared/cli/checkup';
+import { Checkup, checkCertificate, checkDisk, warnOfOpenFile } from '@bundoc/shared/cli/checkup';
 import { type AddCommands, command } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { readText } from '@bundoc/shared/cli/read-text';
@@ -15,6 +15,7 @@ import { newestSplit } from '../kek/split-record.ts';
 import { neededKeks } from '../records/kek-state.ts';
 import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
 import { checkFormer, checkOutside, checkSeal } from './doctor-seal.ts';
+import { KEK_MUST_FIT } from './errors.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
 
@@ -76,15 +77,7 @@ async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean
       : 'give 32 bytes in base64 or hex in BUNKMS_KEK';
   const vault = await checkup.try('kek', remedy, () => loadRing(config, { warn: () => undefined }));
   if (vault === undefined) return false;
-  if (kek.kind === 'file' && process.platform !== 'win32') {
-    const { mode } = await stat(kek.path);
-    if ((mode & 0o077) !== 0)
-      checkup.warn(
-        'kek file',
-        `others may read ${kek.path} (mode ${(mode & 0o777).toString(8)})`,
-        `run "chmod 600 ${kek.path}"`,
-      );
-  }
+  if (kek.kind === 'file') warnOfOpenFile(checkup, 'kek file', kek.path);
   await checkSeal(checkup, config);
   return true;
 }
@@ -111,9 +104,7 @@ async function checkInstallation(
   environment: Environment,
   options: DoctorOptions,
 ): Promise<void> {
-  const remedy =
-    'make sure that BUNKMS_DATA_DIR or BUNKMS_STORAGE and the KEK belong to the same installation';
-  await checkup.try('kek', remedy, () =>
+  await checkup.try('kek', KEK_MUST_FIT, () =>
     withKms(environment, async (kms) => {
       const { keys } = await kms.store.counts();
       checkup.ok(

@@ -37,12 +37,25 @@ export const EXIT = {
 
 /** The command was understood but failed, or found a fault. */
 export class CliFailure extends CommandError {
-  override readonly name = 'CliFailure';
+  override readonly name: string = 'CliFailure';
 
   constructor(message: string, exitCode: number = EXIT.failure) {
     super(message, { exitCode });
   }
 }
+
+/** The installation is sealed: the KEK does not fit the store. */
+export class KekUnfit extends CliFailure {
+  override readonly name = 'KekUnfit';
+
+  constructor(reason: string) {
+    super(`sealed: ${reason}`);
+  }
+}
+
+/** What to do when the KEK does not fit the store. */
+export const KEK_MUST_FIT =
+  'make sure that BUNKMS_DATA_DIR or BUNKMS_STORAGE and the KEK (BUNKMS_KEK_FILE) belong to the same installation';
 
 /** The exit code for an error of the service. */
 export function exitCodeOf(error: unknown): number {
@@ -66,6 +79,7 @@ export const FORCE_WHEN =
 
 /** What to do about an error, if its message does not say it. */
 export function remedyOf(error: unknown): string | undefined {
+  if (error instanceof KekUnfit) return KEK_MUST_FIT;
   if (error instanceof MissingKek)
     return 'put that KEK into the ring, or use a backup that was made under a KEK of the ring';
   if (error instanceof DamagedShare) return 'correct it by its paper, or use another share';

@@ -20,7 +20,7 @@ import { kekProviderOf, type RingPorts } from '../vault/kek-provider.ts';
 import { Keks } from '../vault/keks.ts';
 import { type Unsealed, unseal } from '../vault/unseal.ts';
 import { Vault } from '../vault/vault.ts';
-import { CliFailure } from './errors.ts';
+import { CliFailure, KekUnfit } from './errors.ts';
 import { commandKeys } from './outside.ts';
 
 /** The installation that a command works on. It shares the store with a running server. */
@@ -75,7 +75,7 @@ export async function unsealStore(environment: Environment, database: KmsStore):
   const remedy = isNew ? undefined : () => 'put the KEK of the installation there';
   const { provider, stamp, vault } = await openRing(readConfig(environment), { warn, remedy });
   const state = await unseal(vault, store, systemClock, 'cli');
-  if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
+  if (state.kind === 'sealed') throw new KekUnfit(state.reason);
   await trust.check();
   const { signingKey, publicKey, chainKey, keks: known } = state;
   const tokens = new TokenService({ store, ...ports, signingKey, kid: publicKey.kid, chainKey });

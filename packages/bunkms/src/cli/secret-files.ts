@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { modeOpenToOthers } from '@bundoc/shared/files/open-to-others';
 import type { OutsideEntry } from '../outside/entries.ts';
 
 /** Members of an entry that name a file with a secret. */
@@ -14,11 +14,9 @@ export interface OpenFile {
 
 /** The files of an entry that hold a secret and are open to others than their owner. */
 export function openFilesOf(entry: OutsideEntry): OpenFile[] {
-  if (process.platform === 'win32') return [];
   return Object.entries(entry).flatMap(([member, path]) => {
     if (typeof path !== 'string' || !SECRET_FILES.has(member)) return [];
-    const found = statSync(path, { throwIfNoEntry: false });
-    if (found?.isFile() !== true || (found.mode & 0o077) === 0) return [];
-    return [{ member, path, mode: (found.mode & 0o777).toString(8) }];
+    const mode = modeOpenToOthers(path);
+    return mode === undefined ? [] : [{ member, path, mode }];
   });
 }

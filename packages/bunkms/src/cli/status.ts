@@ -4,7 +4,7 @@ import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
 import { unseal } from '../vault/unseal.ts';
-import { CliFailure } from './errors.ts';
+import { KekUnfit } from './errors.ts';
 import { loadRing, withStore } from './open-kms.ts';
 
 /** `bunkms status`: the state of the installation in its store. Does not check whether a server runs. */
@@ -40,5 +40,5 @@ async function status(environment: Environment, options: JsonOption): Promise<vo
     };
   });
   print(options, facts, () => factLines(facts));
-  if (state.kind === 'sealed') throw new CliFailure(`sealed: ${state.reason}`);
+  if (state.kind === 'sealed') throw new KekUnfit(state.reason);
 }

@@ -50,7 +50,8 @@ export function bundocAccess(environment: Environment, options: BundocOptions) {
       : async () => {
           if (isAmbiguous) throw new CommandError(TWO_TOKENS);
           const text = (await readText(file)).trim();
-          if (text === '') throw new CommandError(`${file} has no token`);
+          if (!/^\S+$/.test(text))
+            throw new CommandError(`${file} has no token in it: a token is one word, without "Bearer"`);
           return text;
         };
   const url = options.url ?? set('BUNDOC_URL');

@@ -1,6 +1,7 @@
 import { access, constants } from 'node:fs/promises';
 import { TOKEN_AHEAD_S_MAX } from '../contract/tokens.ts';
 import { freeBytesOf } from '../files/free-bytes.ts';
+import { modeOpenToOthers } from '../files/open-to-others.ts';
 import { formatError } from '../logs/error-line.ts';
 import { printable } from '../logs/printable.ts';
 import { ConfigError, type Environment, findUnknown, type KnownVariables } from '../process/config.ts';
@@ -179,4 +180,11 @@ export function checkCertificate(checkup: Checkup, check: string, certificate: s
   if (leftMs <= 0) checkup.fail(check, `${certificate} expired on ${day}`, remedy);
   else if (leftMs < CERTIFICATE_WARN_MS) checkup.warn(check, `${certificate} expires on ${day}`, remedy);
   else checkup.ok(check, `${certificate} is valid until ${day}`);
+}
+
+/** Warns when others than its owner may read a file with a secret. */
+export function warnOfOpenFile(checkup: Checkup, check: string, path: string): void {
+  const mode = modeOpenToOthers(path);
+  if (mode !== undefined)
+    checkup.warn(check, `others may read ${path} (mode ${mode})`, `run "chmod 600 ${path}"`);
 }
