@@ -75,11 +75,13 @@ class ArchivedWorld {
   readonly moments: { readonly atMs: number; readonly world: EngineWorld }[] = [];
   readonly #roundBytes: number;
   readonly #objectBytes: number;
+  readonly #partsBytes: number;
   #shipper: Shipper | undefined;
   #traced = 0;
 
-  constructor(roundBytes: number, objectBytes: number) {
+  constructor(roundBytes: number, objectBytes: number, partsBytes: number) {
     this.#roundBytes = roundBytes;
+    this.#partsBytes = partsBytes;
     this.#objectBytes = objectBytes;
   }
 
@@ -142,6 +144,7 @@ class ArchivedWorld {
       position: new PositionStore(disk, '/', '/tmp', objects.name, world.storageId),
       roundBytes: this.#roundBytes,
       objectBytes: this.#objectBytes,
+      partsBytes: this.#partsBytes,
       engine: {
         logEnd: async (from) => world.engine.logEnd(from),
         takeChanged: async () => this.#takeChanged(),
@@ -200,8 +203,9 @@ describe('an archive', () => {
         fc.array(archiveStep, { minLength: 6, maxLength: 30 }),
         fc.constantFrom(20_000, 200_000, 10_000_000),
         fc.constantFrom(2_000, 40_000),
-        async (steps, roundBytes, objectBytes) => {
-          const archived = new ArchivedWorld(roundBytes, objectBytes);
+        fc.constantFrom(5_000, 10_000_000),
+        async (steps, roundBytes, objectBytes, partsBytes) => {
+          const archived = new ArchivedWorld(roundBytes, objectBytes, partsBytes);
           const { world, moments } = archived;
           world.boot(archived.disk);
           await world.until(async () => {

@@ -7,11 +7,18 @@ export class KnownHandles {
   readonly #projectOf = new Map<string, string>();
   /** Handles whose base was queued by this process; true once it has ended. */
   readonly #bases = new Map<string, boolean>();
+  /** Bytes of parts since the last base, as far as this process has shipped them. */
+  readonly #bytesSince = new Map<string, number>();
   readonly #arrive: (project: string) => void;
+  readonly #partsBytes: number;
 
-  /** @param arrive queues the base of a project. */
-  constructor(arrive: (project: string) => void) {
+  /**
+   * @param arrive queues the base of a project.
+   * @param partsBytes a base is queued after so many bytes of parts.
+   */
+  constructor(arrive: (project: string) => void, partsBytes: number) {
     this.#arrive = arrive;
+    this.#partsBytes = partsBytes;
   }
 
   /** A project's folder was there at the start. */
@@ -45,10 +52,22 @@ export class KnownHandles {
     this.#handleOf.delete(project);
     this.#projectOf.delete(handle);
     this.#bases.delete(handle);
+    this.#bytesSince.delete(handle);
   }
 
   based(handle: string): void {
     this.#bases.set(handle, true);
+    this.#bytesSince.delete(handle);
+  }
+
+  /** A part was shipped. Opening a restored project takes memory for all parts that its base lacks. */
+  shipped(handle: string, bytes: number): void {
+    const since = (this.#bytesSince.get(handle) ?? 0) + bytes;
+    this.#bytesSince.set(handle, since);
+    const project = this.#projectOf.get(handle);
+    if (since < this.#partsBytes || project === undefined) return;
+    this.#bytesSince.delete(handle);
+    this.#arrive(project);
   }
 
   isBased(handle: string): boolean {

@@ -1,8 +1,12 @@
+import { forEachConcurrently } from '@bundoc/shared/runtime/concurrently';
 import type { SealedEntry } from '../log/frame.ts';
 import type { BaseQueue } from './base-queue.ts';
 import type { BaseReader } from './base-reader.ts';
 import { KnownHandles } from './known-handles.ts';
 import type { ObjectBuilder } from './object.ts';
+
+/** Catalogs that a start reads at the same time. */
+const READS_AT_ONCE = 16;
 
 /** Follows which projects have changed, and which have arrived: their bases are queued. */
 export class ProjectChanges {
@@ -11,10 +15,18 @@ export class ProjectChanges {
   readonly #takeChanged: () => Promise<readonly string[]>;
   readonly #changed = new Set<string>();
 
-  /** @param takeChanged the projects that changed since the last call. */
-  constructor(reader: BaseReader, bases: BaseQueue, takeChanged: () => Promise<readonly string[]>) {
+  /**
+   * @param takeChanged the projects that changed since the last call.
+   * @param partsBytes a project gets a base after so many bytes of parts.
+   */
+  constructor(
+    reader: BaseReader,
+    bases: BaseQueue,
+    takeChanged: () => Promise<readonly string[]>,
+    partsBytes: number,
+  ) {
     this.#reader = reader;
-    this.#handles = new KnownHandles((project) => bases.arrive(project));
+    this.#handles = new KnownHandles((project) => bases.arrive(project), partsBytes);
     this.#takeChanged = takeChanged;
   }
 
@@ -24,11 +36,12 @@ export class ProjectChanges {
    * @param arrivals handles whose bases are missing.
    */
   async begin(arrivals: readonly string[]): Promise<void> {
-    for (const project of await this.#reader.projects()) {
+    const projects = await this.#reader.projects();
+    await forEachConcurrently(projects, READS_AT_ONCE, async (project) => {
       this.#changed.add(project);
       const handle = (await this.#reader.head(project))?.handle;
       if (handle !== undefined) this.#handles.found(project, handle);
-    }
+    });
     for (const handle of arrivals) this.#handles.arrived(handle);
   }
 
@@ -84,9 +97,13 @@ export class ProjectChanges {
   }
 
   /** A part was shipped. The first one of a handle shows that its project has arrived. */
-  partShipped({ handle, kind, previous }: SealedEntry, arrivals: Set<string>): void {
-    if (kind === 'gone') arrivals.delete(handle);
-    else if (previous === undefined && !this.#handles.isBased(handle)) {
+  partShipped({ handle, kind, bytes, previous }: SealedEntry, arrivals: Set<string>): void {
+    if (kind === 'gone') {
+      arrivals.delete(handle);
+      return;
+    }
+    this.#handles.shipped(handle, bytes);
+    if (previous === undefined && !this.#handles.isBased(handle)) {
       arrivals.add(handle);
       this.#handles.arrived(handle);
     }

@@ -30,6 +30,11 @@ const ARRIVALS_MAX = 10_000;
 /** A round begins after this time, or after so many bytes of frames. */
 const ROUND_MS = 86_400_000;
 const ROUND_BYTES = 4_294_967_296;
+/**
+ * A project gets a base after so many bytes of its parts: to open it after a restore takes as much memory. With
+ * fewer, a large project with many writes would be copied again and again.
+ */
+const PARTS_BYTES = 268_435_456;
 
 /** The log was given up before it was read. The header of its next segment lets a chain begin. */
 export class ChainNotBegun extends Error {
@@ -64,6 +69,8 @@ export interface ShipperOptions {
   readonly objectBytes?: number;
   /** A test sets fewer than the usual 4 GiB. */
   readonly roundBytes?: number;
+  /** A test sets fewer than the usual 256 MiB. */
+  readonly partsBytes?: number;
 }
 
 /** What was shipped with an object. */
@@ -116,7 +123,8 @@ export class Shipper {
     this.#reader = new BaseReader(options.disk, options.dataDir, options.projectsDir);
     this.#bases = new BaseQueue(this.#reader);
     const takeChanged = () => options.engine.takeChanged();
-    this.#changes = new ProjectChanges(this.#reader, this.#bases, takeChanged);
+    const { partsBytes = PARTS_BYTES } = options;
+    this.#changes = new ProjectChanges(this.#reader, this.#bases, takeChanged, partsBytes);
   }
 
   /** What was shipped last; undefined before the first object. */
