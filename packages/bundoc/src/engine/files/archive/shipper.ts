@@ -31,8 +31,8 @@ const ARRIVALS_MAX = 10_000;
 const ROUND_MS = 86_400_000;
 const ROUND_BYTES = 4_294_967_296;
 /**
- * A project gets a base after so many bytes of its parts: to open it after a restore takes as much memory. With
- * fewer, a large project with many writes would be copied again and again.
+ * A project gets a base after so many bytes of its parts: to open it after a restore takes as much memory.
+ * With fewer, a large project with many writes would be copied again and again.
  */
 const PARTS_BYTES = 268_435_456;
 
