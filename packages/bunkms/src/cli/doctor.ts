@@ -10,6 +10,8 @@ import { readText } from '@bundoc/shared/cli/read-text';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
+import { CHECK_KEY } from '../archive/names.ts';
+import { openArchive } from '../archive/open-archive.ts';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { newestSplit } from '../kek/split-record.ts';
 import { neededKeks } from '../records/kek-state.ts';
@@ -24,7 +26,10 @@ interface DoctorOptions {
   readonly tokenFile?: string;
 }
 
-/** `bunkms doctor`: checks the requirements of BunKMS and the running server. Changes nothing. */
+/**
+ * `bunkms doctor`: checks the requirements of BunKMS and the running server. Changes nothing, except that an
+ * archive gets one object.
+ */
 export const addDoctorCommand: AddCommands = (program, environment) => {
   command(
     program,
@@ -59,6 +64,7 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
       checkup,
       new BackupFolder(config.backupTo, () => withStore(environment, installationOf)),
     );
+  if (config.archive !== undefined) await checkArchive(checkup, config.archive, environment);
   for (const [name, files] of Object.entries({ 'api tls': config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);
@@ -172,6 +178,24 @@ async function checkBackups(checkup: Checkup, folder: BackupFolder): Promise<voi
     const found = `the newest backup in ${folder.path} is ${age} old`;
     if (ageMs < LATE_MS) checkup.ok('backup', found);
     else checkup.warn('backup', found, remedy);
+  });
+}
+
+/**
+ * Checks that the archive takes, gives and lists objects, by one object that stays: nothing may delete there.
+ */
+async function checkArchive(checkup: Checkup, setting: string, environment: Environment): Promise<void> {
+  const remedy = 'correct BUNKMS_ARCHIVE, or what its credential may do (docs/how-to/archive.md)';
+  await checkup.try('archive', remedy, async () => {
+    await using objects = openArchive(setting, environment);
+    const body = Buffer.from('bunkms doctor\n');
+    await objects.put(CHECK_KEY, body);
+    const stored = await objects.get(CHECK_KEY, { maxBytes: 1_024 });
+    let isListed = false;
+    for await (const { key } of objects.list(CHECK_KEY)) isListed ||= key === CHECK_KEY;
+    if (stored?.equals(body) === true && isListed)
+      checkup.ok('archive', `${objects.name} takes, gives and lists objects`);
+    else checkup.fail('archive', `${objects.name} does not give back what it took`, remedy);
   });
 }
 
