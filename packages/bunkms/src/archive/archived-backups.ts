@@ -9,7 +9,7 @@ import { backupName, backupsPrefix, hashOf, partName } from './names.ts';
 import { backupsIn } from './read-backups.ts';
 
 /** Small enough that the hash of a part delays requests by a few milliseconds at most. */
-export const PART_BYTES = 2_097_152;
+const PART_BYTES = 2_097_152;
 /** How far back the newest backup is looked for, milliseconds. */
 const LOOK_BACK_MS = 7 * 86_400_000;
 

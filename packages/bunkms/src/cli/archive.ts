@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { type AddCommands, command, parserFor } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { quoted } from '@bundoc/shared/cli/quoted';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import type { Environment } from '@bundoc/shared/process/config';
@@ -128,7 +129,8 @@ async function fetch(
   const copy = last >= backup.seq ? join(to, COPY) : undefined;
   if (copy !== undefined) await create(copy, linesFrom(objects, installation, backup.seq));
   const created_at = isoOf(backup.timeMs);
-  const next = `bunkms restore ${[file, ...(copy === undefined ? [] : ['--audit-copy', copy])].join(' ')}`;
+  const evidence = copy === undefined ? '' : ` --audit-copy ${quoted(copy)}`;
+  const next = `bunkms restore ${quoted(file)}${evidence}`;
   print(
     options,
     {
