@@ -214,6 +214,21 @@ describe('bunkms doctor', () => {
     return JSON.parse(stdout).findings.find(({ check }: { check: string }) => check === 'archive');
   };
 
+  it('says how old the newest backup in the archive is', async () => {
+    const [dataDir, kek] = [join(root, 'kms'), newKek()];
+    const environment = { BUNKMS_DATA_DIR: dataDir, BUNKMS_KEK: kek, BUNKMS_ARCHIVE: archive };
+    const found = async () => {
+      const { findings } = JSON.parse((await bunkms(environment, 'doctor', '--json')).stdout);
+      return findings.find(({ check }: { check: string }) => check === 'archived backup');
+    };
+    expect((await bunkms(environment, 'init')).code).toBe(0);
+    expect(await found()).toMatchObject({ verdict: 'warn', found: `there is no backup in ${archive}` });
+    await using _ = await startKms({ dataDir, kek, config: { archive } });
+    await expect
+      .poll(found)
+      .toMatchObject({ verdict: 'ok', found: expect.stringContaining('0 minutes old') });
+  });
+
   it('says that an archive takes, gives and lists objects, however often it is asked', async () => {
     for (let time = 0; time < 2; time++) expect(await findingOf(archive)).toMatchObject({ verdict: 'ok' });
   });

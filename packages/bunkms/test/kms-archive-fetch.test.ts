@@ -34,6 +34,8 @@ async function addBackup(created_at: string, seq: number, id = ID): Promise<void
   );
 }
 
+const shaOf = (bytes: Buffer | string) => createHash('sha256').update(bytes).digest('hex').slice(0, 32);
+
 /** The hash of a record of a store, which is another one from `fork` on. */
 function hashAt(seq: number, fork: number): string {
   return createHash('sha256')
@@ -132,6 +134,15 @@ describe('a fetched copy of the chain', () => {
     expect([code, readdirSync(to)]).toEqual([8, [`bunkms-${ID}-20260101T000000Z.backup`]]);
     expect(stderr).toContain(refusal);
   });
+});
+
+it('the objects have the documented names', async () => {
+  await ship(1, 120, { epoch: 1_767_225_600_000 });
+  const names = objectsBelow('.').map((path) => path.slice(archive.length + 1));
+  expect(names).toEqual([
+    `bunkms/${ID}/backups/20260101T000000Z-0000000000000100-aaaaaaaa/00001-of-00001-${shaOf(BACKUP)}`,
+    `bunkms/${ID}/chain/0001767225600000/0000000000000001-0000000000000120-${shaOf(linesOf(1, 120).join(''))}`,
+  ]);
 });
 
 describe('a damaged object', () => {

@@ -1,6 +1,7 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openFileSource } from '@bundoc/shared/files/file-source';
+import { makeFolder } from '@bundoc/shared/files/make-folder';
 import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import type { BackupDestination, FolderContent } from '../recovery/backup-destination.ts';
 import { BACKUP_EVERY_MS, stampOf } from '../recovery/backup-folder.ts';
@@ -38,7 +39,7 @@ export class ArchivedBackups implements BackupDestination {
 
   async make(): Promise<void> {
     await rm(this.#spool, { recursive: true, force: true });
-    await mkdir(this.#spool, { mode: 0o700 });
+    makeFolder(this.#spool);
   }
 
   pathOf(timeMs: number): string {

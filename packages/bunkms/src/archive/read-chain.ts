@@ -47,8 +47,8 @@ export async function lastRecord(objects: ObjectStorage, installation: string, s
 }
 
 /**
- * The lines of the chain from a record on, as an audit copy has them: those of each epoch, each once. An epoch
- * that begins before the end of the former one is another end of the chain. The last one counts.
+ * The lines of the chain from a record on, as an audit copy has them: those of each epoch, each once. An
+ * epoch that begins before the end of the former one is another end of the chain. The last one counts.
  *
  * @param seq the last record of the backup.
  * @throws DamagedFile when an object is damaged, when records are missing, or when two stores wrote one

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { ownUrl, trustOf } from '@bundoc/shared/cli/ask-service';
 import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, judgeBunkms } from '@bundoc/shared/cli/check-service';
@@ -10,12 +10,11 @@ import { readText } from '@bundoc/shared/cli/read-text';
 import type { TokenInfo } from '@bundoc/shared/contract/tokens';
 import type { Environment } from '@bundoc/shared/process/config';
 import { readTlsMaterial } from '@bundoc/shared/tls/files';
-import { CHECK_KEY } from '../archive/names.ts';
-import { openArchive } from '../archive/open-archive.ts';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { newestSplit } from '../kek/split-record.ts';
 import { neededKeks } from '../records/kek-state.ts';
-import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
+import { BackupFolder, installationOf } from '../recovery/backup-folder.ts';
+import { checkArchive, checkAuditCopy, checkBackups } from './doctor-copies.ts';
 import { checkFormer, checkOutside, checkSeal } from './doctor-seal.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
 import { allTokens } from './token.ts';
@@ -59,12 +58,10 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
   if (hasKek && isOpen) await checkInstallation(checkup, config, environment, options);
   if (config.auditShip?.kind === 'file') await checkAuditCopy(checkup, resolve(config.auditShip.path));
+  const installation = () => withStore(environment, installationOf);
   if (config.backupTo !== undefined)
-    await checkBackups(
-      checkup,
-      new BackupFolder(config.backupTo, () => withStore(environment, installationOf)),
-    );
-  if (config.archive !== undefined) await checkArchive(checkup, config.archive, environment);
+    await checkBackups(checkup, new BackupFolder(config.backupTo, installation));
+  if (config.archive !== undefined) await checkArchive(checkup, config.archive, environment, installation);
   for (const [name, files] of Object.entries({ 'api tls': config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);
@@ -144,59 +141,6 @@ async function checkInstallation(
       if (options.tokenFile !== undefined) await checkTokenFile(checkup, kms, options.tokenFile);
     }),
   );
-}
-
-/** Checks that the copy of the audit chain can be written: without it, restored keys come back disabled. */
-async function checkAuditCopy(checkup: Checkup, path: string): Promise<void> {
-  const isFile = (await stat(path).catch(() => undefined))?.isFile() ?? true;
-  if (!isFile)
-    checkup.fail(
-      'audit copy',
-      `${path} is not a file, so the audit chain is not copied`,
-      'name a file in BUNKMS_AUDIT_SHIP',
-    );
-  else await checkDisk(checkup, dirname(path), 'BUNKMS_AUDIT_SHIP', 'audit copy');
-}
-
-/** The age at which the newest backup is late, milliseconds: as in docs/operations/alerts.md. */
-const LATE_MS = 3 * BACKUP_EVERY_MS;
-
-/** Checks the folder of the service's own backups, and the age of the newest one. */
-async function checkBackups(checkup: Checkup, folder: BackupFolder): Promise<void> {
-  const remedy = `look for "BunKMS was not backed up" in the log of the service, and check ${folder.path} (BUNKMS_BACKUP_TO)`;
-  if (!(await checkDisk(checkup, folder.path, 'BUNKMS_BACKUP_TO', 'backup disk'))) return;
-  await checkup.try('backup', remedy, async () => {
-    const nowMs = Date.now();
-    await folder.read(nowMs);
-    if (folder.newestMs === 0) {
-      checkup.warn('backup', `there is no backup in ${folder.path}`, remedy);
-      return;
-    }
-    const ageMs = Math.max(0, nowMs - folder.newestMs);
-    const hours = Math.floor(ageMs / BACKUP_EVERY_MS);
-    const age = hours < 2 ? counted(Math.floor(ageMs / 60_000), 'minute') : counted(hours, 'hour');
-    const found = `the newest backup in ${folder.path} is ${age} old`;
-    if (ageMs < LATE_MS) checkup.ok('backup', found);
-    else checkup.warn('backup', found, remedy);
-  });
-}
-
-/**
- * Checks that the archive takes, gives and lists objects, by one object that stays: nothing may delete there.
- */
-async function checkArchive(checkup: Checkup, setting: string, environment: Environment): Promise<void> {
-  const remedy = 'correct BUNKMS_ARCHIVE, or what its credential may do (docs/how-to/archive.md)';
-  await checkup.try('archive', remedy, async () => {
-    await using objects = openArchive(setting, environment);
-    const body = Buffer.from('bunkms doctor\n');
-    await objects.put(CHECK_KEY, body);
-    const stored = await objects.get(CHECK_KEY, { maxBytes: 1_024 });
-    let isListed = false;
-    for await (const { key } of objects.list(CHECK_KEY)) isListed ||= key === CHECK_KEY;
-    if (stored?.equals(body) === true && isListed)
-      checkup.ok('archive', `${objects.name} takes, gives and lists objects`);
-    else checkup.fail('archive', `${objects.name} does not give back what it took`, remedy);
-  });
 }
 
 const SOON_MS = 7 * 86_400_000;
