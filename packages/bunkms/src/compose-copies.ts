@@ -1,13 +1,12 @@
 import type { KeyObject } from 'node:crypto';
 import { join, resolve } from 'node:path';
-import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import { ArchivedBackups } from './archive/archived-backups.ts';
 import { CHAIN_EVERY_MS, chainSink } from './archive/chain-sink.ts';
-import { openArchive } from './archive/open-archive.ts';
+import { ARCHIVE_VARIABLE, openArchive } from './archive/open-archive.ts';
 import { positionFile } from './audit/ship/position.ts';
 import { AuditShipper, type ShipperOptions } from './audit/ship/shipper.ts';
 import { fileSink, outputSink, type ShipSink } from './audit/ship/sinks.ts';
-import type { BunkmsConfig, ShipTarget } from './config.ts';
+import type { BunkmsConfig } from './config.ts';
 import type { Metrics } from './metrics.ts';
 import type { BackupDestination } from './recovery/backup-destination.ts';
 import { BackupFolder, installationOf } from './recovery/backup-folder.ts';
@@ -17,15 +16,7 @@ import type { KmsStore } from './store/port.ts';
 /** Where the service's own backups and copies of its audit chain go. */
 export interface Copies {
   readonly backups: readonly BackupDestination[];
-  readonly sinks: readonly ChainTarget[];
-}
-
-/** A target of the chain. */
-interface ChainTarget {
-  readonly sink: ShipSink;
-  /** In the data folder. */
-  readonly positionFile: string;
-  readonly isArchive: boolean;
+  readonly sinks: readonly ShipSink[];
 }
 
 type CopiesConfig = Pick<BunkmsConfig, 'dataDir' | 'auditShip' | 'backupTo' | 'archive'>;
@@ -47,45 +38,26 @@ export function openCopies(
   opened: AsyncDisposableStack,
 ): Copies {
   const installation = () => installationOf(database);
-  const archive =
-    config.archive === undefined ? undefined : opened.use(openArchive(config.archive, process.env));
-  const backups = [
-    ...(config.backupTo === undefined ? [] : [new BackupFolder(config.backupTo, installation)]),
-    ...(archive === undefined ? [] : [archivedBackups(archive, config.dataDir, installation)]),
-  ];
+  const { dataDir, auditShip, backupTo } = config;
+  const backups: BackupDestination[] = [];
+  const sinks: ShipSink[] = [];
+  if (auditShip !== undefined)
+    sinks.push(auditShip.kind === 'stdout' ? outputSink() : fileSink(auditShip.path));
+  if (backupTo !== undefined) backups.push(new BackupFolder(backupTo, installation));
+  if (config.archive !== undefined) {
+    const archive = opened.use(openArchive(config.archive, process.env));
+    sinks.push(chainSink(archive, installation));
+    backups.push(new ArchivedBackups(archive, resolve(dataDir, 'archive-spool'), installation));
+  }
   if (backups.length > 0)
     metrics.observeBackups(async () => Math.min(...backups.map(({ newestMs }) => newestMs)) / 1_000);
   // The backups say why one cannot be read.
   for (const one of backups) void one.read(clock.now()).catch(() => undefined);
-  return { backups, sinks: sinksOf(config.auditShip, archive, installation) };
+  return { backups, sinks };
 }
 
-function archivedBackups(
-  archive: ObjectStorage,
-  dataDir: string,
-  installation: () => Promise<string>,
-): ArchivedBackups {
-  return new ArchivedBackups(archive, resolve(dataDir, 'archive-spool'), installation);
-}
-
-function sinksOf(
-  target: ShipTarget | undefined,
-  archive: ObjectStorage | undefined,
-  installation: () => Promise<string>,
-): readonly ChainTarget[] {
-  const sinks: ChainTarget[] = [];
-  if (target !== undefined) {
-    const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);
-    sinks.push({ sink, positionFile: 'audit-ship.json', isArchive: false });
-  }
-  if (archive !== undefined)
-    sinks.push({
-      sink: chainSink(archive, installation),
-      positionFile: 'audit-archive.json',
-      isArchive: true,
-    });
-  return sinks;
-}
+/** Whether a sink is the archive, which costs a request for each flush. */
+const isArchive = ({ variable }: ShipSink) => variable === ARCHIVE_VARIABLE;
 
 type CopyDeps = Omit<ScheduledBackupsOptions, 'folder' | 'trust' | 'metrics'> &
   Pick<ShipperOptions, 'trust'> & {
@@ -100,10 +72,11 @@ type CopyDeps = Omit<ScheduledBackupsOptions, 'folder' | 'trust' | 'metrics'> &
 /** Starts to copy the chain and to back up, until `opened` closes. */
 export function startCopies({ backups, sinks }: Copies, deps: CopyDeps, opened: AsyncDisposableStack): void {
   const { dataDir, store, logger, metrics, trust, chainEveryMs = CHAIN_EVERY_MS } = deps;
-  const shippers = sinks.map(({ sink, positionFile: file, isArchive }) => {
-    const position = positionFile(join(dataDir, file), sink.target);
-    const ports = { store, logger, metrics, trust, sink, position };
-    return opened.use(new AuditShipper({ ...ports, ...(isArchive && { pollMs: chainEveryMs }) }));
+  const shippers = sinks.map((sink) => {
+    const file = join(dataDir, isArchive(sink) ? 'audit-archive.json' : 'audit-ship.json');
+    const pace = isArchive(sink) && { pollMs: chainEveryMs };
+    const ports = { store, logger, metrics, trust, sink, position: positionFile(file, sink.target) };
+    return opened.use(new AuditShipper({ ...ports, ...pace }));
   });
   if (shippers.length > 0)
     metrics.observeShipLag(async () => {

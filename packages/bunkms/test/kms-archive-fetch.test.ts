@@ -107,11 +107,17 @@ describe('a fetched copy of the chain', () => {
     expect((await fetched()).copy()).toBe(linesOf(BACKUP_SEQ, 160).join(''));
   });
 
-  it('is not there when the archive has no record from the backup on, and the output says what follows', async () => {
-    await ship(1, 99);
+  it.each([
+    ['lags behind the backup', () => ship(1, 99)],
+    [
+      'was restored, and has not come as far as the backup',
+      () => Promise.all([ship(1, 150), ship(1, 99, { epoch: 1_767_225_600_000, fork: 90 })]),
+    ],
+  ])('is not there when the chain %s, and the output says what follows', async (_what, fill) => {
+    await fill();
     const { code, stdout, to } = await fetched();
     expect([code, readdirSync(to)]).toEqual([0, [`bunkms-${ID}-20260101T000000Z.backup`]]);
-    expect(stdout).toContain('keys come back disabled, and tokens revoked');
+    expect(stdout).toContain('ends with record 99, before record 100 of the backup: keys come back disabled');
     expect(stdout).not.toContain('--audit-copy');
   });
 

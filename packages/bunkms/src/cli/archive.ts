@@ -144,7 +144,7 @@ async function fetch(
     () => [
       `${file}: the backup of ${created_at}, ${(backup.bytes / MIB).toFixed(1)} MiB`,
       copy === undefined
-        ? 'the archive has no record after the backup: keys come back disabled, and tokens revoked'
+        ? `the chain in the archive ends with record ${last}, before record ${backup.seq} of the backup: keys come back disabled, and tokens revoked. An earlier backup may have a copy (--at)`
         : `${copy}: the audit chain up to record ${last}`,
       `Next: ${next}`,
     ],
