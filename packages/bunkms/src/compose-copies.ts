@@ -1,12 +1,14 @@
 import type { KeyObject } from 'node:crypto';
 import { join, resolve } from 'node:path';
+import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import { ArchivedBackups } from './archive/archived-backups.ts';
 import { CHAIN_EVERY_MS, chainSink } from './archive/chain-sink.ts';
-import { ARCHIVE_VARIABLE, openArchive } from './archive/open-archive.ts';
+import { openArchive } from './archive/open-archive.ts';
+import { resumedPosition } from './archive/read-chain.ts';
 import { positionFile } from './audit/ship/position.ts';
 import { AuditShipper, type ShipperOptions } from './audit/ship/shipper.ts';
 import { fileSink, outputSink, type ShipSink } from './audit/ship/sinks.ts';
-import type { BunkmsConfig } from './config.ts';
+import type { BunkmsConfig, ShipTarget } from './config.ts';
 import type { Metrics } from './metrics.ts';
 import type { BackupDestination } from './recovery/backup-destination.ts';
 import { BackupFolder, installationOf } from './recovery/backup-folder.ts';
@@ -16,7 +18,8 @@ import type { KmsStore } from './store/port.ts';
 /** Where the service's own backups and copies of its audit chain go. */
 export interface Copies {
   readonly backups: readonly BackupDestination[];
-  readonly sinks: readonly ShipSink[];
+  readonly sink: ShipSink | undefined;
+  readonly archive: ObjectStorage | undefined;
 }
 
 type CopiesConfig = Pick<BunkmsConfig, 'dataDir' | 'auditShip' | 'backupTo' | 'archive'>;
@@ -40,24 +43,21 @@ export function openCopies(
   const installation = () => installationOf(database);
   const { dataDir, auditShip, backupTo } = config;
   const backups: BackupDestination[] = [];
-  const sinks: ShipSink[] = [];
-  if (auditShip !== undefined)
-    sinks.push(auditShip.kind === 'stdout' ? outputSink() : fileSink(auditShip.path));
   if (backupTo !== undefined) backups.push(new BackupFolder(backupTo, installation));
-  if (config.archive !== undefined) {
-    const archive = opened.use(openArchive(config.archive, process.env));
-    sinks.push(chainSink(archive, installation));
+  const archive =
+    config.archive === undefined ? undefined : opened.use(openArchive(config.archive, process.env));
+  if (archive !== undefined)
     backups.push(new ArchivedBackups(archive, resolve(dataDir, 'archive-spool'), installation));
-  }
   if (backups.length > 0)
     metrics.observeBackups(async () => Math.min(...backups.map(({ newestMs }) => newestMs)) / 1_000);
   // The backups say why one cannot be read.
   for (const one of backups) void one.read(clock.now()).catch(() => undefined);
-  return { backups, sinks };
+  return { backups, sink: auditShip && sinkOf(auditShip), archive };
 }
 
-/** Whether a sink is the archive, which costs a request for each flush. */
-const isArchive = ({ variable }: ShipSink) => variable === ARCHIVE_VARIABLE;
+function sinkOf(target: ShipTarget): ShipSink {
+  return target.kind === 'stdout' ? outputSink() : fileSink(target.path);
+}
 
 type CopyDeps = Omit<ScheduledBackupsOptions, 'folder' | 'trust' | 'metrics'> &
   Pick<ShipperOptions, 'trust'> & {
@@ -70,14 +70,24 @@ type CopyDeps = Omit<ScheduledBackupsOptions, 'folder' | 'trust' | 'metrics'> &
   };
 
 /** Starts to copy the chain and to back up, until `opened` closes. */
-export function startCopies({ backups, sinks }: Copies, deps: CopyDeps, opened: AsyncDisposableStack): void {
+export function startCopies(
+  { backups, sink, archive }: Copies,
+  deps: CopyDeps,
+  opened: AsyncDisposableStack,
+): void {
   const { dataDir, store, logger, metrics, trust, chainEveryMs = CHAIN_EVERY_MS } = deps;
-  const shippers = sinks.map((sink) => {
-    const file = join(dataDir, isArchive(sink) ? 'audit-archive.json' : 'audit-ship.json');
-    const pace = isArchive(sink) && { pollMs: chainEveryMs };
-    const ports = { store, logger, metrics, trust, sink, position: positionFile(file, sink.target) };
-    return opened.use(new AuditShipper({ ...ports, ...pace }));
-  });
+  const ports = { store, logger, metrics, trust };
+  const shippers: AuditShipper[] = [];
+  if (sink !== undefined) {
+    const position = positionFile(join(dataDir, 'audit-ship.json'), sink.target);
+    shippers.push(opened.use(new AuditShipper({ ...ports, sink, position })));
+  }
+  if (archive !== undefined) {
+    const file = positionFile(join(dataDir, 'audit-archive.json'), archive.name);
+    const shipped = chainSink(archive, () => installationOf(store));
+    const position = resumedPosition(file, archive, store);
+    shippers.push(opened.use(new AuditShipper({ ...ports, sink: shipped, position, pollMs: chainEveryMs })));
+  }
   if (shippers.length > 0)
     metrics.observeShipLag(async () => {
       const lags = await Promise.all(shippers.map((shipper) => shipper.lag()));

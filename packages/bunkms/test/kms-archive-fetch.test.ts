@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ArchivedBackups } from '../src/archive/archived-backups.ts';
 import { chainSink } from '../src/archive/chain-sink.ts';
 import { openArchive } from '../src/archive/open-archive.ts';
+import { resumedPosition } from '../src/archive/read-chain.ts';
 import { bunkms } from './support/command.ts';
 
 const ID = '0123abcd';
@@ -149,6 +150,44 @@ it('the objects have the documented names', async () => {
     `bunkms/${ID}/backups/20260101T000000Z-0000000000000100-aaaaaaaa/00001-of-00001-${shaOf(BACKUP)}`,
     `bunkms/${ID}/chain/0001767225600000/0000000000000001-0000000000000120-${shaOf(linesOf(1, 120).join(''))}`,
   ]);
+});
+
+describe('a machine without a position', () => {
+  /** A store with some records, whose first one names the installation. */
+  const storeOf = (records: number, fork: number) => ({
+    auditHead: async () => ({ seq: records, hash: hashAt(records, fork) }),
+    listAudit: async ({ after = 0 }: { after?: number | undefined }) => {
+      const hash = after === 0 ? ID.padEnd(64, '0') : hashAt(after + 1, fork);
+      return { items: after < records ? [{ ...RECORD, seq: after + 1, hash }] : [], more: false };
+    },
+  });
+  const RECORD = {
+    time: '2026-01-01T00:00:00.000Z',
+    severity: 'INFO',
+    action: 'x',
+    outcome: 'allowed',
+    prev_hash: '',
+  } as const;
+  const GENESIS = { seq: 0, hash: '', epoch: 0 };
+  const read = (records: number, fork = NEVER) => {
+    const file = { read: async () => GENESIS, write: async () => undefined };
+    return resumedPosition(file, openArchive(archive, {}), storeOf(records, fork)).read();
+  };
+
+  it('continues after the last record in the archive, however far its store is', async () => {
+    await ship(1, 500);
+    await ship(501, 700);
+    for (const records of [700, 701, 1_300, 5_000])
+      expect(await read(records)).toEqual({ seq: 700, hash: hashAt(700, NEVER), epoch: 0 });
+  });
+
+  it('begins again when its store lacks that record, or has another one, or the archive is empty', async () => {
+    expect(await read(800)).toBe(GENESIS);
+    await ship(1, 500);
+    await ship(501, 700);
+    expect(await read(699)).toBe(GENESIS);
+    expect(await read(800, 650)).toBe(GENESIS);
+  });
 });
 
 describe('a damaged object', () => {

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startMoto } from '@bundoc/shared/testing/moto-process';
@@ -98,6 +98,11 @@ describe('the archive of BunKMS', () => {
     const archive = join(root, 'archive');
     mkdirSync(archive);
     await survivesTwoLosses(archive);
+    const [installation = ''] = readdirSync(join(archive, 'bunkms'));
+    const objects = readdirSync(join(archive, 'bunkms', installation, 'chain'), { recursive: true });
+    const first = objects.flatMap((path) => /\/(\d{16})-/.exec(String(path))?.[1] ?? []);
+    // No machine has shipped what was there.
+    expect([first.length > 2, new Set(first).size]).toEqual([true, first.length]);
   });
 
   it(

@@ -1,8 +1,11 @@
 import { parseJson } from '@bundoc/shared/json/parse-json';
 import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import { z } from 'zod';
+import type { CopiedPlace, Position } from '../audit/ship/position.ts';
 import { BATCH } from '../audit/ship/shipper.ts';
+import { installationOf } from '../recovery/backup-folder.ts';
 import { DamagedFile } from '../recovery/errors.ts';
+import type { AuditStore } from '../store/audit.ts';
 import { chainPrefix, parseRecordsName, type RecordsName, recordsFrom } from './names.ts';
 import { foldersBelow, readObject } from './read-backups.ts';
 
@@ -38,20 +41,64 @@ async function* objectsFrom(
   }
 }
 
+/** The object with the last record of the newest epoch. @throws ObjectStorageError. */
+async function newestObject(
+  objects: ObjectStorage,
+  installation: string,
+  near: number,
+): Promise<RecordsObject | undefined> {
+  const epoch = (await epochsOf(objects, installation)).at(-1);
+  if (epoch === undefined) return undefined;
+  for (let back = 0; ; back = BATCH + back * 4) {
+    const from = Math.max(0, near - back);
+    let newest: RecordsObject | undefined;
+    for await (const object of objectsFrom(objects, installation, epoch, from))
+      if (object.last >= (newest?.last ?? 0)) newest = object;
+    if (newest !== undefined || from === 0) return newest;
+  }
+}
+
 /**
  * The last record of the newest epoch, as names of objects say; 0 for none. It may be before the end of an
  * earlier epoch, of which a restore has lost records.
  *
- * @param seq is where to begin to look.
+ * @param near a number near which it is expected.
  * @throws ObjectStorageError.
  */
-export async function lastRecord(objects: ObjectStorage, installation: string, seq: number): Promise<number> {
-  const newest = (await epochsOf(objects, installation)).at(-1);
-  if (newest === undefined) return 0;
-  let last = 0;
-  for await (const found of objectsFrom(objects, installation, newest, seq))
-    last = Math.max(last, found.last);
-  return last > 0 || seq === 0 ? last : await lastRecord(objects, installation, 0);
+export async function lastRecord(
+  objects: ObjectStorage,
+  installation: string,
+  near: number,
+): Promise<number> {
+  return (await newestObject(objects, installation, near))?.last ?? 0;
+}
+
+/**
+ * A position that is taken from the archive when its file is missing, as on a new machine. The archive is not
+ * trusted, so its last record counts only if the store has it.
+ */
+export function resumedPosition(
+  file: Position,
+  objects: ObjectStorage,
+  store: Pick<AuditStore, 'listAudit' | 'auditHead'>,
+): Position {
+  const placeInArchive = async (): Promise<CopiedPlace | undefined> => {
+    const installation = await installationOf(store);
+    const newest = await newestObject(objects, installation, (await store.auditHead()).seq);
+    if (newest === undefined) return undefined;
+    const [own] = (await store.listAudit({ after: newest.last - 1, limit: 1 })).items;
+    const text = (await readObject(objects, newest.key, newest.hash)).toString('utf8');
+    const last = lineSchema.safeParse(parseJson(text.trimEnd().split('\n').at(-1) ?? '')).data;
+    if (own === undefined || last?.seq !== own.seq || last.hash !== own.hash) return undefined;
+    return { seq: own.seq, hash: own.hash, epoch: Number(newest.epoch) };
+  };
+  return {
+    read: async () => {
+      const known = await file.read();
+      return known.seq > 0 ? known : ((await placeInArchive()) ?? known);
+    },
+    write: file.write,
+  };
 }
 
 /**
