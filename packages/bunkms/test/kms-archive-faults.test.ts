@@ -131,6 +131,8 @@ describe('a backup to an archive', () => {
   };
 
   it('is made each hour, also after a restart, overwrites and deletes nothing, and leaves nothing beside the store', async () => {
+    mkdirSync(spool());
+    writeFileSync(join(spool(), 'of a killed process'), 'x');
     for (let hour = 0; hour < 3; hour++) {
       const objects = withPut((stored, ...args) => stored.put(...args));
       await using backups = await backupsTo(objects);

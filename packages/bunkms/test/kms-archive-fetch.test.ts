@@ -243,7 +243,15 @@ describe('bunkms archive', () => {
       stderr: expect.stringContaining(`name one by --installation: ${ID}, ffffffff`),
     });
     expect((await fetched('--installation', 'ffffffff')).stdout).toContain('2026-01-02');
-    expect(await fetched('--installation', 'eeeeeeee')).toMatchObject({ code: 3 });
+    expect(await fetched('--installation', 'eeeeeeee')).toMatchObject({
+      code: 3,
+      stderr: expect.stringContaining(`the installation eeeeeeee, but of ${ID}, ffffffff`),
+    });
+    rmSync(join(archive, 'bunkms'), { recursive: true });
+    expect(await fetched()).toMatchObject({
+      code: 3,
+      stderr: expect.stringContaining('no archive of BunKMS'),
+    });
   });
 
   it('says how to name the archive', async () => {

@@ -24,6 +24,7 @@ export class ArchivedBackups implements BackupDestination {
   readonly #spool: string;
   readonly #installation: () => Promise<string>;
   #newestMs = 0;
+  #reading: Promise<FolderContent> | undefined;
 
   /** @param spool a folder of this process alone; what is in it is removed. */
   constructor(objects: ObjectStorage, spool: string, installation: () => Promise<string>) {
@@ -46,8 +47,20 @@ export class ArchivedBackups implements BackupDestination {
     return join(this.#spool, `${stampOf(timeMs)}.backup`);
   }
 
-  /** Asks the target only when the newest known backup is old. @throws ObjectStorageError. */
-  async read(nowMs: number): Promise<FolderContent> {
+  /**
+   * Asks the target only when the newest known backup is old. Concurrent calls share one question: each one
+   * to a folder that hangs takes a thread.
+   *
+   * @throws ObjectStorageError; AppError of the store.
+   */
+  read(nowMs: number): Promise<FolderContent> {
+    this.#reading ??= this.#read(nowMs).finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  }
+
+  async #read(nowMs: number): Promise<FolderContent> {
     const distance = (timeMs: number) => Math.abs(nowMs - timeMs);
     if (distance(this.#newestMs) >= BACKUP_EVERY_MS) {
       const since = stampOf(Math.max(0, nowMs - LOOK_BACK_MS));

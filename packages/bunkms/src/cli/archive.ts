@@ -1,9 +1,9 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type AddCommands, command, parserFor } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { quoted } from '@bundoc/shared/cli/quoted';
+import { makeFolder } from '@bundoc/shared/files/make-folder';
 import { createPrivateFile } from '@bundoc/shared/files/private-file';
 import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import type { Environment } from '@bundoc/shared/process/config';
@@ -83,8 +83,13 @@ async function withArchive(
   await using objects = openArchive(setting, environment, from === undefined ? ARCHIVE_VARIABLE : '--from');
   const present = await installationsIn(objects);
   const { installation = present[0] } = options;
-  if (installation === undefined || !present.includes(installation))
-    throw new CliFailure(`${objects.name} has no archive of this BunKMS`, EXIT.notFound);
+  if (installation === undefined)
+    throw new CliFailure(`${objects.name} has no archive of BunKMS`, EXIT.notFound);
+  if (!present.includes(installation))
+    throw new CliFailure(
+      `${objects.name} has no archive of the installation ${installation}, but of ${present.join(', ') || 'none'}`,
+      EXIT.notFound,
+    );
   if (options.installation === undefined && present.length > 1)
     throw new CliFailure(
       `${objects.name} has archives of several installations: name one by --installation: ${present.join(', ')}`,
@@ -122,7 +127,7 @@ async function fetch(
   options: JsonOption,
 ): Promise<void> {
   const backup = await chosenBackup({ objects, installation }, atMs);
-  mkdirSync(to, { recursive: true, mode: 0o700 });
+  makeFolder(to);
   const file = join(to, `bunkms-${installation}-${stampOf(backup.timeMs)}.backup`);
   await create(file, bytesOf(objects, backup));
   const last = await lastRecord(objects, installation, backup.seq);
