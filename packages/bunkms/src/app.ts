@@ -12,8 +12,9 @@ import { ExportRecorder } from './audit/export-recorder.ts';
 import { AuditLog } from './audit/log.ts';
 import { AuditRecorders, type ExportRefusalSink } from './audit/recorders.ts';
 import { SealedRecords } from './audit/sealed-records.ts';
+import { openCopies } from './compose-copies.ts';
 import { createListeners } from './compose-listeners.ts';
-import { createServices, openBackupFolder, startUpkeep, type UpkeepIntervals } from './compose-services.ts';
+import { createServices, startUpkeep, type UpkeepIntervals } from './compose-services.ts';
 import type { BunkmsConfig } from './config.ts';
 import { peersOf, resolveInternalAddress, watchAddress } from './http/internal-network.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
@@ -93,7 +94,7 @@ export async function startBunkms(
   const sealed = opened.use(new SealedRecords({ dataDir: config.dataDir, clock, logger }));
   const audit = new AuditLog({ store, logger, metrics, sealed });
   const recorders = startRecorders(audit, clock, opened);
-  const backups = openBackupFolder(config, { ...ports, database });
+  const copies = openCopies(config, { ...ports, database }, opened);
   const session = opened.use(new AsyncDisposableStack());
   const withdrawal = withdrawalTo(audit, clock);
   const isUnsealed = () => unsealer.unsealed !== undefined;
@@ -118,7 +119,7 @@ export async function startBunkms(
           exports,
           outside: outside ?? NO_OUTSIDE_KEYS,
         });
-        await startUpkeep(services, { ...ports, vault, sealed, backups, intervals: dependencies }, session);
+        await startUpkeep(services, { ...ports, vault, sealed, copies, intervals: dependencies }, session);
         session.use(new SlotWatch({ ...ports, provider, times: slotTimes, ...withdrawal }));
         return { services, publicKey: state.publicKey };
       },

@@ -1,15 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { join } from 'node:path';
 import type { Logger } from '@bundoc/shared/logs/logger';
 import { type Clock, every } from '@bundoc/shared/runtime/clock';
 import type { ExportRecorder } from './audit/export-recorder.ts';
 import type { AuditLog } from './audit/log.ts';
 import type { AuditRecorders } from './audit/recorders.ts';
 import type { SealedRecords } from './audit/sealed-records.ts';
-import { positionFile } from './audit/ship/position.ts';
-import { AuditShipper } from './audit/ship/shipper.ts';
-import { fileSink, outputSink } from './audit/ship/sinks.ts';
-import type { BunkmsConfig, ShipTarget } from './config.ts';
+import { type Copies, startCopies } from './compose-copies.ts';
+import type { BunkmsConfig } from './config.ts';
 import { OpenedKeys } from './encryption/opened-keys.ts';
 import { EventFeed } from './events/event-feed.ts';
 import { Limits } from './http/limits.ts';
@@ -23,8 +20,6 @@ import { KeySweep } from './keys/sweep-keys.ts';
 import type { Metrics } from './metrics.ts';
 import type { OutsideKeyPort } from './outside/port.ts';
 import { SYSTEM } from './records/caller.ts';
-import { BackupFolder, installationOf } from './recovery/backup-folder.ts';
-import { ScheduledBackups } from './recovery/scheduled-backups.ts';
 import type { KmsStore } from './store/port.ts';
 import type { TokenStore } from './store/tokens.ts';
 import { pruneTokens } from './tokens/prune-tokens.ts';
@@ -132,7 +127,7 @@ type UpkeepDeps = Pick<
   'config' | 'vault' | 'store' | 'clock' | 'logger' | 'metrics' | 'trust'
 > & {
   readonly sealed: SealedRecords;
-  readonly backups: BackupFolder | undefined;
+  readonly copies: Copies;
   readonly intervals: UpkeepIntervals;
 };
 
@@ -142,12 +137,14 @@ export interface UpkeepIntervals {
   readonly watchEveryMs?: number;
   /** Between looks at older versions of keys of customers. */
   readonly protectEveryMs?: number;
+  /** Between flushes of the chain to the archive. */
+  readonly chainEveryMs?: number;
 }
 
 /** Starts the periodic work of an unsealed service, until it closes. */
 export async function startUpkeep(
   services: Services,
-  { config, vault, store, sealed, backups, clock, logger, metrics, trust, intervals }: UpkeepDeps,
+  { config, vault, store, sealed, copies, clock, logger, metrics, trust, intervals }: UpkeepDeps,
   opened: AsyncDisposableStack,
 ): Promise<void> {
   startWatch({ trust, sealed, store, logger, intervals }, opened);
@@ -163,26 +160,11 @@ export async function startUpkeep(
       opened,
     );
   opened.use(every(SWEEP_MS, () => services.crypto.opened.sweep()));
-  if (config.auditShip !== undefined)
-    opened.use(createShipper(config.auditShip, config.dataDir, { store, logger, metrics, trust }));
   opened.use(every(PRUNE_MS, () => prune(store, clock, logger)));
-  if (backups === undefined) return;
   const { chainKey } = services.keys;
-  const ports = { folder: backups, store, vault, chainKey, trust, clock, logger, metrics };
-  opened.use(new ScheduledBackups(ports)).start();
-}
-
-/** The folder of the service's own backups, whose newest one a metric names even while it is sealed. */
-export function openBackupFolder(
-  { backupTo }: Pick<BunkmsConfig, 'backupTo'>,
-  { database, clock, metrics }: Pick<ServiceDeps, 'clock' | 'metrics'> & { readonly database: KmsStore },
-): BackupFolder | undefined {
-  if (backupTo === undefined) return undefined;
-  const folder = new BackupFolder(backupTo, () => installationOf(database));
-  metrics.observeBackups(async () => folder.newestMs / 1_000);
-  // A folder that hangs delays no start. The backups say why one cannot be read.
-  void folder.read(clock.now()).catch(() => undefined);
-  return folder;
+  const { dataDir } = config;
+  const ports = { dataDir, store, vault, chainKey, trust, clock, logger, metrics };
+  startCopies(copies, { ...ports, chainEveryMs: intervals.chainEveryMs }, opened);
 }
 
 async function startKekUpkeep(
@@ -238,14 +220,4 @@ function prune(store: TokenStore, clock: Clock, logger: Logger): void {
     (count) => count > 0 && logger.info({ count }, 'removed tokens that expired long ago'),
     (error: unknown) => logger.warn({ err: error }, 'failed to remove expired tokens; trying again'),
   );
-}
-
-type ShipperDeps = Pick<ServiceDeps, 'store' | 'logger' | 'metrics' | 'trust'>;
-
-function createShipper(target: ShipTarget, dataDir: string, deps: ShipperDeps): AuditShipper {
-  const sink = target.kind === 'stdout' ? outputSink() : fileSink(target.path);
-  const position = positionFile(join(dataDir, 'audit-ship.json'), sink.target);
-  const shipper = new AuditShipper({ ...deps, sink, position });
-  deps.metrics.observeShipLag(() => shipper.lag());
-  return shipper;
 }

@@ -19,6 +19,7 @@ it('has the documented defaults', () => {
     kek: { kind: 'inline', text: KEK },
     auditShip: undefined,
     backupTo: undefined,
+    archive: undefined,
     leaseTtlMs: 900_000,
     limits: {
       exportsPerToken: 2_000,
@@ -51,9 +52,11 @@ it.each([
   expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_AUDIT_SHIP: text })).toMatchObject({ auditShip });
 });
 
-it('reads the folder of its own backups', () => {
-  expect(readConfig({ BUNKMS_KEK: KEK, BUNKMS_BACKUP_TO: '/backup/kms' })).toMatchObject({
+it('reads the folder of its own backups, and the archive', () => {
+  const targets = { BUNKMS_BACKUP_TO: '/backup/kms', BUNKMS_ARCHIVE: 's3://bucket/kms' };
+  expect(readConfig({ BUNKMS_KEK: KEK, ...targets })).toMatchObject({
     backupTo: '/backup/kms',
+    archive: 's3://bucket/kms',
   });
 });
 

@@ -45,6 +45,8 @@ export interface BunkmsConfig {
   readonly auditShip: ShipTarget | undefined;
   /** The folder into which the service backs itself up; no backups when undefined. */
   readonly backupTo: string | undefined;
+  /** The folder or bucket to which the service ships its backups and its chain; none when undefined. */
+  readonly archive: string | undefined;
   /** How long a holder may keep a released key, milliseconds. */
   readonly leaseTtlMs: number;
   readonly limits: LimitRates;
@@ -109,6 +111,7 @@ const variables = z
       .transform(shipTargetOf)
       .optional(),
     BUNKMS_BACKUP_TO: z.string().optional(),
+    BUNKMS_ARCHIVE: z.string().optional(),
     BUNKMS_LEASE_TTL_MS: wholeNumber(1_000, LEASE_TTL_MS).default(LEASE_TTL_MS),
     BUNKMS_EXPORTS_PER_TOKEN: wholeNumber(0, RATE_MAX).default(2_000),
     BUNKMS_CRYPTO_PER_SECOND: wholeNumber(0, RATE_MAX).default(5_000),
@@ -167,6 +170,7 @@ export function readConfig(environment: Environment): BunkmsConfig {
     outsideKeysFile: parsed.BUNKMS_OUTSIDE_KEYS_FILE,
     auditShip: parsed.BUNKMS_AUDIT_SHIP,
     backupTo: parsed.BUNKMS_BACKUP_TO,
+    archive: parsed.BUNKMS_ARCHIVE,
     leaseTtlMs: parsed.BUNKMS_LEASE_TTL_MS,
     limits: {
       exportsPerToken: parsed.BUNKMS_EXPORTS_PER_TOKEN,

@@ -39,7 +39,7 @@ export function createMetrics() {
     }),
     auditShipped: new Counter({
       name: 'bunkms_audit_shipped_records_total',
-      help: 'Audit records that were copied to BUNKMS_AUDIT_SHIP.',
+      help: 'Audit records that were copied to BUNKMS_AUDIT_SHIP and BUNKMS_ARCHIVE.',
       registers,
     }),
     auditShipFailures: new Counter({
@@ -52,7 +52,10 @@ export function createMetrics() {
       help: 'Times that the audit chain differed from its copy.',
       registers,
     }),
-    observeShipLag: observed('bunkms_audit_ship_lag_records', 'Audit records that the copy lacks.'),
+    observeShipLag: observed(
+      'bunkms_audit_ship_lag_records',
+      'Audit records that the copy lacks; the most of several copies.',
+    ),
     observeRewrap: observed(
       'bunkms_key_versions_pending_rewrap',
       'Key versions that are not wrapped with the current KEK.',
@@ -168,12 +171,12 @@ function backupMetrics(registers: Registry[]) {
   return {
     backupFailures: new Counter({
       name: 'bunkms_backup_failures_total',
-      help: 'Times that no backup could be written to BUNKMS_BACKUP_TO, or that it lacks what is lost in the store.',
+      help: 'Times that no backup could be written to BUNKMS_BACKUP_TO or BUNKMS_ARCHIVE, or that it lacks what is lost in the store.',
       registers,
     }),
     observeBackups: observedGauge(
       'bunkms_last_backup_timestamp_seconds',
-      'The time of the newest backup in BUNKMS_BACKUP_TO, in seconds since 1970; 0 without one.',
+      'The time of the newest backup in BUNKMS_BACKUP_TO and BUNKMS_ARCHIVE, in seconds since 1970; 0 without one. With both, of the one that is behind.',
       registers,
     ),
   };

@@ -3,6 +3,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { quoted } from '@bundoc/shared/cli/quoted';
 import type { ArchiveReader } from '../engine/files/archive/lineage.ts';
 import {
   NothingToRestore,
@@ -14,7 +15,6 @@ import {
 import { firstMoment } from './archive-moments.ts';
 import { isoOf, objectsIn, type StorageArchive } from './archive-place.ts';
 import { diskRefusal, withTarget } from './archive-target.ts';
-import { quoted } from './restore-folder.ts';
 import { MIB } from './transfer-bar.ts';
 
 interface RestoreInput {

@@ -3,6 +3,7 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
+import { quoted } from '@bundoc/shared/cli/quoted';
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import { backupFileOf } from '@bundoc/shared/contract/backup-folder';
 import { defined } from '@bundoc/shared/contract/defined';
@@ -121,11 +122,6 @@ function sampleOf(projects: readonly string[]): Sample | undefined {
 function waitingFor(projects: readonly string[], command: string): Waiting | undefined {
   const sample = sampleOf(projects);
   return sample && { ...sample, command };
-}
-
-/** A path as a word of a shell. */
-export function quoted(path: string): string {
-  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 function keysOf({ projects, such_as: named }: Waiting): string {

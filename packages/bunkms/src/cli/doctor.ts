@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { ownUrl, trustOf } from '@bundoc/shared/cli/ask-service';
 import { checkDatabase } from '@bundoc/shared/cli/check-database';
 import { checkService, checkToken, judgeBunkms } from '@bundoc/shared/cli/check-service';
@@ -13,7 +13,8 @@ import { readTlsMaterial } from '@bundoc/shared/tls/files';
 import { type BunkmsConfig, KNOWN_VARIABLES, readConfig } from '../config.ts';
 import { newestSplit } from '../kek/split-record.ts';
 import { neededKeks } from '../records/kek-state.ts';
-import { BACKUP_EVERY_MS, BackupFolder, installationOf } from '../recovery/backup-folder.ts';
+import { BackupFolder, installationOf } from '../recovery/backup-folder.ts';
+import { checkArchive, checkAuditCopy, checkBackups } from './doctor-copies.ts';
 import { checkFormer, checkOutside, checkSeal } from './doctor-seal.ts';
 import { KEK_MUST_FIT } from './errors.ts';
 import { type CliKms, loadRing, withKms, withStore } from './open-kms.ts';
@@ -25,7 +26,10 @@ interface DoctorOptions {
   readonly tokenFile?: string;
 }
 
-/** `bunkms doctor`: checks the requirements of BunKMS and the running server. Changes nothing. */
+/**
+ * `bunkms doctor`: checks the requirements of BunKMS and the running server. Changes nothing, except that an
+ * archive gets one object.
+ */
 export const addDoctorCommand: AddCommands = (program, environment) => {
   command(
     program,
@@ -55,11 +59,10 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const isOpen = config.storage.kind === 'sqlite' || (await checkDatabase(checkup, config.storage.settings));
   if (hasKek && isOpen) await checkInstallation(checkup, config, environment, options);
   if (config.auditShip?.kind === 'file') await checkAuditCopy(checkup, resolve(config.auditShip.path));
+  const installation = () => withStore(environment, installationOf);
   if (config.backupTo !== undefined)
-    await checkBackups(
-      checkup,
-      new BackupFolder(config.backupTo, () => withStore(environment, installationOf)),
-    );
+    await checkBackups(checkup, new BackupFolder(config.backupTo, installation));
+  if (config.archive !== undefined) await checkArchive(checkup, config.archive, environment, installation);
   for (const [name, files] of Object.entries({ 'api tls': config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);
@@ -129,41 +132,6 @@ async function checkInstallation(
       if (options.tokenFile !== undefined) await checkTokenFile(checkup, kms, options.tokenFile);
     }),
   );
-}
-
-/** Checks that the copy of the audit chain can be written: without it, restored keys come back disabled. */
-async function checkAuditCopy(checkup: Checkup, path: string): Promise<void> {
-  const isFile = (await stat(path).catch(() => undefined))?.isFile() ?? true;
-  if (!isFile)
-    checkup.fail(
-      'audit copy',
-      `${path} is not a file, so the audit chain is not copied`,
-      'name a file in BUNKMS_AUDIT_SHIP',
-    );
-  else await checkDisk(checkup, dirname(path), 'BUNKMS_AUDIT_SHIP', 'audit copy');
-}
-
-/** The age at which the newest backup is late, milliseconds: as in docs/operations/alerts.md. */
-const LATE_MS = 3 * BACKUP_EVERY_MS;
-
-/** Checks the folder of the service's own backups, and the age of the newest one. */
-async function checkBackups(checkup: Checkup, folder: BackupFolder): Promise<void> {
-  const remedy = `look for "BunKMS was not backed up" in the log of the service, and check ${folder.path} (BUNKMS_BACKUP_TO)`;
-  if (!(await checkDisk(checkup, folder.path, 'BUNKMS_BACKUP_TO', 'backup disk'))) return;
-  await checkup.try('backup', remedy, async () => {
-    const nowMs = Date.now();
-    await folder.read(nowMs);
-    if (folder.newestMs === 0) {
-      checkup.warn('backup', `there is no backup in ${folder.path}`, remedy);
-      return;
-    }
-    const ageMs = Math.max(0, nowMs - folder.newestMs);
-    const hours = Math.floor(ageMs / BACKUP_EVERY_MS);
-    const age = hours < 2 ? counted(Math.floor(ageMs / 60_000), 'minute') : counted(hours, 'hour');
-    const found = `the newest backup in ${folder.path} is ${age} old`;
-    if (ageMs < LATE_MS) checkup.ok('backup', found);
-    else checkup.warn('backup', found, remedy);
-  });
 }
 
 const SOON_MS = 7 * 86_400_000;

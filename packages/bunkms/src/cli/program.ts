@@ -1,6 +1,7 @@
 import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/cli/command';
 import type { Environment } from '@bundoc/shared/process/config';
 import { KNOWN_VARIABLES } from '../config.ts';
+import { addArchiveCommands } from './archive.ts';
 import { addAuditCommands } from './audit.ts';
 import { addDoctorCommand } from './doctor.ts';
 import { exitCodeOf, remedyOf } from './errors.ts';
@@ -25,6 +26,7 @@ const COMMANDS: readonly AddCommands[] = [
   addSealCommands,
   addAuditCommands,
   registerRecoveryCommands,
+  addArchiveCommands,
   addStatusCommand,
   addDoctorCommand,
   addWaitCommand,

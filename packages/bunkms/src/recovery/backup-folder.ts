@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { AuditStore } from '../store/audit.ts';
+import type { BackupDestination, FolderContent } from './backup-destination.ts';
 
 /** How old the newest backup of a folder becomes before the next one is written, milliseconds. */
 export const BACKUP_EVERY_MS = 3_600_000;
@@ -13,22 +14,11 @@ export const WRITING_MS = 600_000;
 /** A temporary file of that age is left from an ended process, milliseconds. */
 export const LEFT_AFTER_MS = 3_600_000;
 
-const STAMP = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z\.backup$/;
+const STAMP = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/;
+const SUFFIX = '.backup';
 /** What follows the name of a backup in that of its temporary file. */
 const TEMPORARY = /^\d{8}T\d{6}Z\.backup\.[0-9a-f]+\.tmp$/;
 const ID_DIGITS = 8;
-
-/** What a folder has of one installation. */
-export interface FolderContent {
-  /** Whether a backup is recent enough that none is due. */
-  readonly isFresh: boolean;
-  /** Whether another process is writing a backup here, or ended lately while it did. */
-  readonly isBeingWritten: boolean;
-  /** Names of temporary files of processes that ended. */
-  readonly left: readonly string[];
-  /** Names of the backups beyond {@link NEWEST_KEPT} and {@link DAYS_KEPT}. */
-  readonly surplus: readonly string[];
-}
 
 /**
  * Names an installation: the start of the hash of its first audit record, which a restore keeps. Not
@@ -45,7 +35,7 @@ export async function installationOf(store: Pick<AuditStore, 'listAudit'>): Prom
  * durable and verified. Its name has the installation, and the time as of which it is. Files with other
  * names, such as those of other installations, are never touched.
  */
-export class BackupFolder {
+export class BackupFolder implements BackupDestination {
   readonly path: string;
   readonly #installation: () => Promise<string>;
   #prefix: string | undefined;
@@ -78,8 +68,7 @@ export class BackupFolder {
   /** The path of a backup as of a time, to the second. Call it after {@link read}. */
   pathOf(timeMs: number): string {
     assert(this.#prefix !== undefined, 'the folder was read');
-    const stamp = new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, '');
-    return join(this.path, `${this.#prefix}${stamp}.backup`);
+    return join(this.path, `${this.#prefix}${stampOf(timeMs)}.backup`);
   }
 
   /** @throws the system's error when it cannot be read; AppError of the store. */
@@ -134,11 +123,21 @@ export class BackupFolder {
   }
 }
 
-/** The time in a name, after the installation; undefined for a name that is not one of a backup. */
-function timeOf(name: string): number | undefined {
-  const [, year, month, day, hour, minute, second] = STAMP.exec(name) ?? [];
+/** A time in the name of a backup, to the second: `20260102T030405Z`. */
+export function stampOf(timeMs: number): string {
+  return new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, '');
+}
+
+/** The time of a stamp, milliseconds since 1970; undefined for any other text. */
+export function timeOfStamp(text: string): number | undefined {
+  const [, year, month, day, hour, minute, second] = STAMP.exec(text) ?? [];
   const timeMs = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
   return Number.isNaN(timeMs) ? undefined : timeMs;
+}
+
+/** The time in a name, after the installation; undefined for a name that is not one of a backup. */
+function timeOf(name: string): number | undefined {
+  return name.endsWith(SUFFIX) ? timeOfStamp(name.slice(0, -SUFFIX.length)) : undefined;
 }
 
 interface DatedBackup {

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { KeyObject } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { openFileSource } from '@bundoc/shared/files/file-source';
@@ -10,14 +11,14 @@ import { ageMs, type Clock, every, type Instant, instant } from '@bundoc/shared/
 import { SYSTEM } from '../records/caller.ts';
 import type { StoreTrust } from '../trust/store-trust.ts';
 import type { Vault } from '../vault/vault.ts';
-import type { BackupFolder } from './backup-folder.ts';
+import type { BackupDestination } from './backup-destination.ts';
 import { listOf } from './errors.ts';
 import { inSlices } from './pace.ts';
 import { isSound, type Survey, surveyArchive } from './survey.ts';
 import { type BackupDeps, type BackupFacts, createBackup } from './write-backup.ts';
 
 export interface ScheduledBackupsOptions {
-  readonly folder: BackupFolder;
+  readonly folder: BackupDestination;
   readonly store: BackupDeps['store'];
   readonly vault: Vault;
   readonly chainKey: KeyObject;
@@ -51,9 +52,9 @@ interface Failure {
 }
 
 /**
- * Backs BunKMS up into a folder, whenever its newest backup is an hour old. A backup gets its name once it is
- * complete, durable and verified like by `bunkms backup verify`. If it lacks what is damaged or lost in the
- * store, the log names that, and no older one is removed: it may be the only one that has it.
+ * Backs BunKMS up into a folder or an archive, whenever its newest backup is an hour old. A backup gets its
+ * name once it is complete, durable and verified like by `bunkms backup verify`. If it lacks what is damaged
+ * or lost in the store, the log names that, and no older one is removed: it may be the only one that has it.
  *
  * Several nodes may have one folder: a node does not write while it sees that another one does, nor within an
  * hour after it. Two that begin at the same moment both write, which is harmless. A folder that fails or
@@ -113,7 +114,7 @@ export class ScheduledBackups implements AsyncDisposable {
     if (this.#takenAt === undefined || ageMs(this.#options.clock, this.#takenAt) < STALL_MS) return;
     this.#takenAt = undefined;
     void this.#content?.return(undefined).catch(() => undefined);
-    this.#fail(new Error('the folder has taken nothing of a backup for a minute'));
+    this.#fail(new Error('the target has taken nothing of a backup for a minute'));
   }
 
   async #run(): Promise<void> {
@@ -176,6 +177,9 @@ export class ScheduledBackups implements AsyncDisposable {
         // A fault that was found meanwhile may be in it.
         trust.require();
       });
+      assert(facts !== undefined, 'a verified backup was read to its end');
+      takes(instant(clock));
+      await folder.ship?.(path, facts, () => takes(instant(clock)));
     } finally {
       takes(undefined);
     }

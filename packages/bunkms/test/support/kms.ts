@@ -92,6 +92,7 @@ export function configOf(dataDir: string, kek: string): BunkmsConfig {
     outsideKeysFile: undefined,
     auditShip: undefined,
     backupTo: undefined,
+    archive: undefined,
     leaseTtlMs: 900_000,
     limits: {
       exportsPerToken: 0,
@@ -131,6 +132,7 @@ export async function startKms(options: KmsOptions = {}): Promise<TestKms> {
       // Tests cause refusals faster than clients may.
       http: { refusalDelayMs: 0 },
       ...(options.watchEveryMs === undefined ? {} : { watchEveryMs: options.watchEveryMs }),
+      chainEveryMs: 20,
       // Tests of older versions expect them as they are.
       protectEveryMs: options.protectEveryMs ?? 3_600_000,
       clock,

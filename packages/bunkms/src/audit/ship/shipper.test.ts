@@ -165,9 +165,9 @@ describe('the copy of the audit chain', () => {
     let isFull = true;
     const sink: ShipSink = {
       ...real,
-      append: async (batch, signal) => {
-        if (!isFull) return real.append(batch, signal);
-        await real.append([batch.join('').slice(0, 700)], signal);
+      append: async (batch, signal, place) => {
+        if (!isFull) return real.append(batch, signal, place);
+        await real.append([batch.join('').slice(0, 700)], signal, place);
         await real.close();
         throw new Error('ENOSPC');
       },
@@ -186,6 +186,7 @@ describe('the copy of the audit chain', () => {
   it('a copy of the audit chain to a target that hangs is reported as incomplete, and delays not even the stop', async () => {
     const sink: ShipSink = {
       target: 'hung',
+      variable: 'BUNKMS_ARCHIVE',
       append: () => new Promise(() => undefined),
       close: async () => undefined,
     };

@@ -8,7 +8,7 @@ import { GENESIS } from '../../records/chain.ts';
 import type { AuditStore } from '../../store/audit.ts';
 import type { StoreTrust } from '../../trust/store-trust.ts';
 import type { CopiedPlace, Position } from './position.ts';
-import type { ShipSink } from './sinks.ts';
+import type { LinesPlace, ShipSink } from './sinks.ts';
 
 export interface ShipperOptions {
   readonly store: Pick<AuditStore, 'listAudit' | 'auditHead'>;
@@ -19,6 +19,8 @@ export interface ShipperOptions {
   readonly metrics: Readonly<
     Record<'auditShipped' | 'auditShipFailures' | 'auditShipBreaks', { inc(count?: number): void }>
   >;
+  /** How often the chain is checked for new records, milliseconds; {@link POLL_MS} by default. */
+  readonly pollMs?: number;
   /** Waits; tests replace it. */
   readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
   /** {@link HUNG_AFTER_MS} unless a test sets it. */
@@ -29,8 +31,9 @@ export interface ShipperOptions {
 
 /** What is read of a copied record. */
 const recordSchema = z.object({ seq: z.int().positive(), hash: z.string() });
-const BATCH = 500;
-/** How often the chain is checked for new records, milliseconds: other processes append to it too. */
+/** The most records in a batch. */
+export const BATCH = 500;
+/** Other processes append to the chain, too. */
 const POLL_MS = 1_000;
 const BACKOFF = { firstMs: 500, maxMs: 30_000 };
 /** How long a target may take for one batch before it counts as failing, milliseconds. */
@@ -80,11 +83,11 @@ export class AuditShipper implements AsyncDisposable {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { sink, pause = wait } = this.#options;
+    const { sink, pause = wait, pollMs = POLL_MS } = this.#options;
     while (!signal.aborted) {
       let waitMs: number;
       try {
-        waitMs = (await this.#shipSome(signal)) ? 0 : POLL_MS;
+        waitMs = (await this.#shipSome(signal)) ? 0 : pollMs;
         if (this.#failures > 0) this.#options.logger.info('the audit chain is copied again');
         this.#failures = 0;
       } catch (error) {
@@ -103,7 +106,7 @@ export class AuditShipper implements AsyncDisposable {
     if (this.#failures++ === 0)
       logger.error(
         { err: error },
-        `the audit chain cannot be copied to ${sink.target} (BUNKMS_AUDIT_SHIP); trying again`,
+        `the audit chain cannot be copied to ${sink.target} (${sink.variable}); trying again`,
       );
   }
 
@@ -124,8 +127,13 @@ export class AuditShipper implements AsyncDisposable {
     const records = hasBefore ? page.items.slice(1) : page.items;
     const last = records.at(-1);
     if (last === undefined) return false;
-    await this.#append(records.map(formatLine), signal);
-    const copied = { seq: last.seq, hash: last.hash, epoch: trust.epoch };
+    const { epoch } = trust;
+    await this.#append(records.map(formatLine), signal, {
+      first: records[0]?.seq ?? last.seq,
+      last: last.seq,
+      epoch,
+    });
+    const copied = { seq: last.seq, hash: last.hash, epoch };
     await position.write(copied);
     trust.memory.keep(copied);
     this.#place = copied;
@@ -151,11 +159,11 @@ export class AuditShipper implements AsyncDisposable {
     }
   }
 
-  async #append(lines: readonly string[], signal: AbortSignal): Promise<void> {
+  async #append(lines: readonly string[], signal: AbortSignal, place: LinesPlace): Promise<void> {
     const { sink, hungAfterMs = HUNG_AFTER_MS } = this.#options;
     const timer = setTimeout(() => this.#fail(new Error('the target does not answer')), hungAfterMs).unref();
     try {
-      await sink.append(lines, signal);
+      await sink.append(lines, signal, place);
     } finally {
       clearTimeout(timer);
     }

@@ -16,6 +16,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { fileSink, outputSink } from './sinks.ts';
 
 const { signal } = new AbortController();
+/** Neither a file nor standard output has it. */
+const PLACE = { first: 1, last: 1, epoch: 0 };
 let folder: string;
 let path: string;
 beforeEach(() => {
@@ -27,10 +29,10 @@ afterEach(() => rmSync(folder, { recursive: true }));
 describe('a file', () => {
   it('is created for its owner only, and appended to', async () => {
     const sink = fileSink(path);
-    await sink.append(['a\n', 'b\n'], signal);
+    await sink.append(['a\n', 'b\n'], signal, PLACE);
     await sink.close();
     const again = fileSink(path);
-    await again.append(['c\n'], signal);
+    await again.append(['c\n'], signal, PLACE);
     await again.close();
     expect(readFileSync(path, 'utf8')).toBe('a\nb\nc\n');
     expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -40,16 +42,16 @@ describe('a file', () => {
   it('a file with a torn last line gets a line end before the next record', async () => {
     writeFileSync(path, 'a\nhal');
     const sink = fileSink(path);
-    await sink.append(['b\n'], signal);
+    await sink.append(['b\n'], signal, PLACE);
     await sink.close();
     expect(readFileSync(path, 'utf8')).toBe('a\nhal\nb\n');
   });
 
   it('a file that was truncated in place continues at its start', async () => {
     const sink = fileSink(path);
-    await sink.append(['a\n'], signal);
+    await sink.append(['a\n'], signal, PLACE);
     writeFileSync(path, '');
-    await sink.append(['b\n'], signal);
+    await sink.append(['b\n'], signal, PLACE);
     await sink.close();
     expect(readFileSync(path, 'utf8')).toBe('b\n');
   });
@@ -59,7 +61,7 @@ describe('a file', () => {
     async (what) => {
       if (what === 'a pipe') execFileSync('mkfifo', [path]);
       const target = what === 'a folder' ? folder : what === 'a pipe' ? path : join(folder, 'none', 'target');
-      await expect(fileSink(target).append(['a\n'], signal)).rejects.toThrow();
+      await expect(fileSink(target).append(['a\n'], signal, PLACE)).rejects.toThrow();
     },
   );
 });
@@ -74,7 +76,7 @@ describe('standard output', () => {
     const lines = Array.from({ length: 3_000 }, (_, n) => `${n}:${'x'.repeat(n % 100)}\n`);
     lines.push(`${'y'.repeat(20_000)}\n`);
     let isDone = false;
-    const appending = sink.append(lines, signal).then(() => {
+    const appending = sink.append(lines, signal, PLACE).then(() => {
       isDone = true;
     });
     await new Promise((resolve) => setImmediate(resolve));
@@ -104,6 +106,7 @@ describe('standard output', () => {
     const appending = sink.append(
       Array.from({ length: 100 }, () => `${'x'.repeat(4_000)}\n`),
       stop.signal,
+      PLACE,
     );
     stop.abort();
     await expect(appending).rejects.toThrow();
@@ -114,7 +117,7 @@ describe('standard output', () => {
   it('standard output that cannot be opened a second time is written to directly', async () => {
     const fd = openSync(path, 'a');
     const sink = outputSink(join(folder, 'none', 'stdout'), fd);
-    await sink.append(['a\n', 'b\n'], signal);
+    await sink.append(['a\n', 'b\n'], signal, PLACE);
     await sink.close();
     closeSync(fd);
     expect(readFileSync(path, 'utf8')).toBe('a\nb\n');

@@ -4,17 +4,28 @@ import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
+/** The place of copied lines. */
+export interface LinesPlace {
+  /** The numbers of their first and last record. */
+  readonly first: number;
+  readonly last: number;
+  /** When the chain was last restored, milliseconds. */
+  readonly epoch: number;
+}
+
 /** A target of the copy of the audit chain. One call at a time. */
 export interface ShipSink {
   /** Identifies the target in the position file. */
   readonly target: string;
+  /** The variable that names it, for messages. */
+  readonly variable: 'BUNKMS_AUDIT_SHIP' | 'BUNKMS_ARCHIVE';
   /**
    * Appends complete lines with their line ends. After a failure some of them may be written, the last one
    * partly.
    *
    * Resolves when they are as durable as the target can make them.
    */
-  append(lines: readonly string[], signal: AbortSignal): Promise<void>;
+  append(lines: readonly string[], signal: AbortSignal, place: LinesPlace): Promise<void>;
   /** What the target begins with; absent for one that cannot be read. */
   start?(): Promise<string>;
   close(): Promise<void>;
@@ -36,6 +47,7 @@ export function fileSink(path: string): ShipSink {
   };
   return {
     target: `file:${resolve(path)}`,
+    variable: 'BUNKMS_AUDIT_SHIP',
     append: async (lines) => {
       try {
         if (file !== undefined && !(await isAt(path, await file.stat()))) await close();
@@ -124,6 +136,7 @@ export function outputSink(path = '/dev/stdout', fd = 1): ShipSink {
   let isTorn = false;
   return {
     target: 'stdout',
+    variable: 'BUNKMS_AUDIT_SHIP',
     append: async (lines, signal) => {
       const { O_WRONLY, O_APPEND, O_NONBLOCK } = constants;
       file ??= await open(path, O_WRONLY | O_APPEND | O_NONBLOCK).catch(() => undefined);

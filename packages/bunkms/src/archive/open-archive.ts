@@ -1,0 +1,20 @@
+import { openObjectStorage } from '@bundoc/shared/object-storage/open';
+import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
+import type { Environment } from '@bundoc/shared/process/config';
+import { systemClock } from '@bundoc/shared/runtime/clock';
+
+export const ARCHIVE_VARIABLE = 'BUNKMS_ARCHIVE';
+
+/**
+ * Opens the target of an archive. Nothing is asked before the first operation.
+ *
+ * @param variable that has the setting, for messages.
+ * @throws ConfigError.
+ */
+export function openArchive(
+  setting: string,
+  environment: Environment,
+  variable = ARCHIVE_VARIABLE,
+): ObjectStorage {
+  return openObjectStorage(setting, { variable, environment, clock: systemClock });
+}
