@@ -25,8 +25,8 @@ const variables = [
 ];
 const ofCompose = variables.filter((name) => !/^BUNKMS_(STORAGE$|POSTGRES)/.test(name));
 
-it('the services have at most 58 variables: each needs a reason in docs/configuration.md', () => {
-  expect(variables.length).toBeLessThanOrEqual(58);
+it('the services have at most 59 variables: each needs a reason in docs/configuration.md', () => {
+  expect(variables.length).toBeLessThanOrEqual(59);
 });
 
 it('the compose file sets or passes on every variable of the services', () => {
