@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ownUrl, trustOf } from '@bundoc/shared/cli/ask-service';
 import { checkDatabase } from '@bundoc/shared/cli/check-database';
