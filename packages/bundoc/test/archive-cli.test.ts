@@ -362,13 +362,24 @@ describe('bundoc archive status', () => {
     writeFileSync(last, whole);
 
     const elsewhere = await archive(['status', '--from', folder.root], environment);
-    expect(elsewhere).toMatchObject({ code: 1, stderr: expect.stringContaining('the service ships to') });
+    expect(elsewhere).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('the service has shipped to'),
+    });
     renameSync(folder.archive, folder.path('away'));
     const away = await archive(['status'], environment);
-    expect(away.code).toBe(1);
+    expect(away).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('missing: unknown'),
+      stderr: expect.stringContaining('is no folder'),
+    });
+    const position = folder.path('data/archive/position.json');
+    renameSync(position, folder.path('position'));
+    const neverThere = await archive(['status'], environment);
+    expect(neverThere.stderr).toMatch(/was never shipped; .*is no folder/);
+    renameSync(folder.path('position'), position);
     renameSync(folder.path('away'), folder.archive);
 
-    const position = folder.path('data/archive/position.json');
     const file = JSON.parse(readFileSync(position, 'utf8'));
     writeFileSync(position, JSON.stringify({ ...file, timeMs: file.timeMs - 400_000 }));
     const old = await archive(['status'], environment);

@@ -45,7 +45,9 @@ export function openCopies(
   const backups: BackupDestination[] = [];
   if (backupTo !== undefined) backups.push(new BackupFolder(backupTo, installation));
   const archive =
-    config.archive === undefined ? undefined : opened.use(openArchive(config.archive, process.env));
+    config.archive === undefined
+      ? undefined
+      : opened.use(openArchive(config.archive, process.env, { dataDir: config.dataDir }));
   if (archive !== undefined)
     backups.push(new ArchivedBackups(archive, resolve(dataDir, 'archive-spool'), installation));
   if (backups.length > 0)

@@ -211,7 +211,7 @@ describe('a start with certificate files', () => {
     writeFileSync(String(files.cert?.path), 'no certificate');
     const absent = { ...files, key: { variable: 'KEY_FILE', path: '/nowhere/key.pem' } };
     await expect(startKms({ dataDir, config: { internalTls: absent } })).rejects.toThrow(
-      /KEY_FILE: the file \S+ cannot be read \(ENOENT\)[\s\S]*CERT_FILE: holds no certificate/,
+      /KEY_FILE: the file \S+ cannot be read \(ENOENT\)[\s\S]*CERT_FILE: the file \S+ holds no certificate/,
     );
   });
 });

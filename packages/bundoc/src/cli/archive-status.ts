@@ -3,7 +3,7 @@ import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { factLines, type JsonOption, print } from '@bundoc/shared/cli/print';
 import { codeOf, DataFolder } from '@bundoc/shared/files/data-folder';
 import { readSmallSync } from '@bundoc/shared/files/small-files';
-import { ObjectStorageError } from '@bundoc/shared/object-storage/port';
+import { type ObjectStorage, ObjectStorageError } from '@bundoc/shared/object-storage/port';
 import type { Environment } from '@bundoc/shared/process/config';
 import { type Chain, idIn } from '../engine/files/archive/lineage.ts';
 import { ArchiveDamaged, objectName } from '../engine/files/archive/object.ts';
@@ -32,7 +32,9 @@ export async function archiveStatus(
 ): Promise<void> {
   const dataDir = environment['BUNDOC_DATA_DIR'] || './data';
   await using objects = openPlace(environment, from);
-  const position = readPosition(dataDir);
+  const fault = await faultOf(objects);
+  // Also why nothing was ever shipped.
+  const position = readPosition(dataDir, fault);
   const now = Date.now();
   const ageS = Math.round((now - position.timeMs) / 1_000);
   const problems: string[] = [];
@@ -42,9 +44,13 @@ export async function archiveStatus(
   const isHere = position.target === objects.name;
   if (!isHere)
     problems.push(
-      `the service ships to ${position.target}, not to ${objects.name}: set BUNDOC_ARCHIVE as the service has it`,
+      `the service has shipped to ${position.target} last, and nothing to ${objects.name}: compare BUNDOC_ARCHIVE with that of the service, and see its log`,
     );
-  const missing = isHere ? await compare(archiveOf(objects, storage), position, problems) : undefined;
+  if (fault !== undefined) problems.unshift(fault);
+  const missing =
+    isHere && fault === undefined
+      ? await compare(archiveOf(objects, storage), position, problems)
+      : undefined;
   const { round } = position;
   const facts = {
     archive: objects.name,
@@ -94,8 +100,22 @@ function missingIn(chain: Chain | undefined, { n }: PositionFile): readonly numb
   return chain === undefined ? [] : chain.missing.filter((one) => one <= n);
 }
 
-/** @throws CommandError with exit code 1 when nothing was shipped. */
-function readPosition(dataDir: string): PositionFile {
+/** Why the target does not answer; undefined if it does. */
+async function faultOf(objects: ObjectStorage): Promise<string | undefined> {
+  try {
+    for await (const _ of objects.list('')) break;
+    return undefined;
+  } catch (error) {
+    if (error instanceof ObjectStorageError) return error.message;
+    throw error;
+  }
+}
+
+/**
+ * @param fault of the target.
+ * @throws CommandError with exit code 1 when nothing was shipped.
+ */
+function readPosition(dataDir: string, fault: string | undefined): PositionFile {
   const below = join(ARCHIVE_FOLDER, POSITION_FILE);
   const path = join(dataDir, below);
   let content: Buffer | undefined;
@@ -112,7 +132,8 @@ function readPosition(dataDir: string): PositionFile {
     );
   }
   if (content === undefined) {
-    const line = `there is no ${path}: this data folder was never shipped; check BUNDOC_DATA_DIR, and whether the service has BUNDOC_ARCHIVE`;
+    const why = fault ?? 'check BUNDOC_DATA_DIR, and whether the service has BUNDOC_ARCHIVE';
+    const line = `there is no ${path}: this data folder was never shipped; ${why}`;
     throw new CommandError(line, { exitCode: 1 });
   }
   const position = parsePosition(content.toString());

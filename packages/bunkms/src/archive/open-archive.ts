@@ -8,13 +8,14 @@ export const ARCHIVE_VARIABLE = 'BUNKMS_ARCHIVE';
 /**
  * Opens the target of an archive. Nothing is asked before the first operation.
  *
- * @param variable that has the setting, for messages.
+ * @param options the variable that has the setting, for messages, and the data folder of the service.
  * @throws ConfigError.
  */
 export function openArchive(
   setting: string,
   environment: Environment,
-  variable = ARCHIVE_VARIABLE,
+  { variable = ARCHIVE_VARIABLE, dataDir }: { readonly variable?: string; readonly dataDir?: string } = {},
 ): ObjectStorage {
-  return openObjectStorage(setting, { variable, environment, clock: systemClock });
+  const place = { variable, environment, clock: systemClock };
+  return openObjectStorage(setting, dataDir === undefined ? place : { ...place, dataDir });
 }

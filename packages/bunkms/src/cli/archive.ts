@@ -80,7 +80,9 @@ async function withArchive(
   const setting = from ?? environment[ARCHIVE_VARIABLE];
   if (setting === undefined || setting === '')
     throw new UsageError(`name the archive: --from <folder or s3://bucket/prefix>, or ${ARCHIVE_VARIABLE}`);
-  await using objects = openArchive(setting, environment, from === undefined ? ARCHIVE_VARIABLE : '--from');
+  await using objects = openArchive(setting, environment, {
+    variable: from === undefined ? ARCHIVE_VARIABLE : '--from',
+  });
   const present = await installationsIn(objects);
   const { installation = present[0] } = options;
   if (installation === undefined)

@@ -31,6 +31,24 @@ describe('the setting of an object storage', () => {
     expect(open(setting).name).toBe(name);
   });
 
+  it('may be no folder inside of the data folder that it has copies of', () => {
+    const beside = (setting: string, dataDir: string) => () =>
+      openObjectStorage(setting, { variable: 'V', environment: {}, clock: systemClock, dataDir });
+    for (const [setting, dataDir] of [
+      ['data', 'data'],
+      ['./data/archive', 'data/'],
+      ['/mnt/data/a/b', '/mnt/data'],
+      ['/mnt/data/../data', '/mnt/data'],
+    ] as const)
+      expect(beside(setting, dataDir)).toThrow('V: must be outside of the data folder');
+    for (const [setting, dataDir] of [
+      ['/mnt/data-archive', '/mnt/data'],
+      ['/mnt', '/mnt/data'],
+      ['s3://data/x?region=eu-central-1', 's3:/data'],
+    ] as const)
+      expect(beside(setting, dataDir)).not.toThrow();
+  });
+
   it('takes the region of the usual variable', () => {
     expect(open('s3://bucket', { AWS_REGION: 'eu-central-1' }).name).toBe('s3://bucket');
     expect(faultsOf('s3://bucket')).toBe('BUNDOC_ARCHIVE: region: is required, or an endpoint');

@@ -12,6 +12,8 @@ export interface OpenOptions extends Pick<S3CallsOptions, 'random' | 'sleep' | '
   readonly variable: string;
   /** May have the usual variables of AWS. */
   readonly environment: Environment;
+  /** A folder whose copies the target is for: it must not be inside of it. */
+  readonly dataDir?: string;
   readonly clock: Clock;
   /** As of {@link S3StorageOptions}; tests set it. */
   readonly pageKeys?: number;
@@ -42,11 +44,14 @@ const LOOPBACK = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
  * @throws ConfigError with every fault. It names the variable, and quotes no value.
  */
 export function openObjectStorage(setting: string, options: OpenOptions): ObjectStorage {
-  const { variable, clock, ...ports } = options;
+  const { variable, clock, dataDir, ...ports } = options;
   if (/^s3:/i.test(setting)) return new S3Storage({ ...ports, clock, ...readS3(setting, options) });
   if (setting === '' || setting.includes('\0') || SCHEME.test(setting))
     throw new ConfigError([`${variable}: must be the path of a folder, or s3://bucket/prefix`]);
-  return new FolderStorage({ path: resolve(setting), clock });
+  const path = resolve(setting);
+  if (dataDir !== undefined && `${path}/`.startsWith(`${resolve(dataDir)}/`))
+    throw new ConfigError([`${variable}: must be outside of the data folder, which it would be lost with`]);
+  return new FolderStorage({ path, clock });
 }
 
 type S3Place = Pick<S3StorageOptions, 'name' | 'url' | 'region' | 'prefix' | 'caFile' | 'credentialsFile'>;

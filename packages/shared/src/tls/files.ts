@@ -1,8 +1,10 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import { defined } from '../contract/defined.ts';
 import { stampOf } from '../files/file-stamp.ts';
+import { printable } from '../logs/printable.ts';
 import { ConfigError, unreadable } from '../process/config.ts';
 
 /** A file, and the variable that names it, for messages. */
@@ -71,12 +73,14 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
       return read();
     } catch (error) {
       const isOfSystem = (error as NodeJS.ErrnoException).syscall !== undefined;
-      faults.push(`${file.variable}: ${isOfSystem ? unreadable(file.path, error) : why}`);
+      faults.push(
+        `${file.variable}: ${isOfSystem ? unreadable(file.path, error) : `the file ${printable(resolve(file.path))} ${why}`}`,
+      );
       return undefined;
     }
   };
   const bytesOf = (file: NamedFile | undefined) =>
-    attempt(file, 'the file cannot be read', () => readFileSync(String(file?.path)));
+    attempt(file, 'cannot be read', () => readFileSync(String(file?.path)));
   const [cert, key, ca] = [bytesOf(files.cert), bytesOf(files.key), bytesOf(files.ca)];
 
   const leaf = cert && attempt(files.cert, 'holds no certificate in PEM', () => new X509Certificate(cert));
@@ -89,7 +93,9 @@ export function readTlsMaterial(files: TlsFiles): TlsMaterial {
 
   const material = defined({ cert, key, ca });
   // OpenSSL reads more than was checked above: the rest of the chain, and all authorities.
-  attempt(files.cert ?? files.ca, 'the files are not usable for TLS', () => createSecureContext(material));
+  attempt(files.cert ?? files.ca, 'is not usable for TLS, or another one of its files', () =>
+    createSecureContext(material),
+  );
   if (faults.length > 0) throw new ConfigError(faults);
   return leaf === undefined ? material : { ...material, notAfterMs: leaf.validToDate.getTime() };
 }

@@ -41,7 +41,8 @@ export class PreparedArchive<T extends Disk> {
   ): Promise<PreparedArchive<T>> {
     if (setting === undefined) await forgetPosition(disk, ports.dataDir);
     else {
-      const options = { variable: 'BUNDOC_ARCHIVE', environment: process.env, clock: ports.clock };
+      const { clock, dataDir } = ports;
+      const options = { variable: 'BUNDOC_ARCHIVE', environment: process.env, clock, dataDir };
       await openObjectStorage(setting, options)[Symbol.asyncDispose]();
     }
     return new PreparedArchive(setting, disk, ports);

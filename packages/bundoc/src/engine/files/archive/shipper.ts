@@ -183,6 +183,7 @@ export class Shipper {
     const bases = await this.#bases.add(builder, this.#objectBytes);
     this.#changes.based(bases.ended, draft.arrivals);
     // A chain begins with the first segment of its round, even if that was freed meanwhile.
+    const askedMs = clock.now();
     const log = await engine.logEnd(draft.log?.segment ?? this.#bases.round?.segment);
     // It was given up meanwhile: the chain begins again.
     const isBegun = draft.log !== undefined || log.segments[0]?.number === this.#bases.round?.segment;
@@ -191,7 +192,8 @@ export class Shipper {
     const storageFile = await this.#addStorageFile(builder);
     const logEnd = endOf(log);
     this.#endRound(builder, draft, logEnd);
-    const timeMs = Math.max(clock.now(), draft.timeMs);
+    // What was durable by then is shipped, unless the object was cut.
+    const timeMs = Math.max(askedMs, draft.timeMs);
     if (draft.log === undefined || (builder.bytes === 0 && timeMs < draft.timeMs + IDLE_MS)) return undefined;
     const { log: place } = draft;
     const { bytes, files, failed } = bases;
