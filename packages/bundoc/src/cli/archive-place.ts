@@ -105,7 +105,7 @@ async function chooseStorage(objects: ObjectStorage, named: string | undefined):
 }
 
 /** The storages that have objects. Asks for one list each, however many objects there are. */
-async function storagesIn(objects: ObjectStorage): Promise<readonly string[]> {
+export async function storagesIn(objects: ObjectStorage): Promise<readonly string[]> {
   const storages: string[] = [];
   for (let after = ''; ; ) {
     const key = await firstKey(objects, after);
