@@ -1,9 +1,13 @@
 import { type AddCommands, parserFor } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
+import { CommandError } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
-import { firstMoment, headAt } from './archive-moments.ts';
+import { headIn } from '../engine/files/archive/restore.ts';
+import { firstMoment } from './archive-moments.ts';
 import { archiveCommand, isoOf, placeCommand, type StorageArchive, withArchive } from './archive-place.ts';
+import { pruneArchive } from './archive-prune.ts';
 import { restoreFromArchive } from './archive-restore.ts';
 import { archiveStatus } from './archive-status.ts';
 import { verifyArchive } from './archive-verify.ts';
@@ -31,19 +35,42 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     .option(
       '--at <time>',
       'the last moment before this time, such as 2026-12-03T09:00:00Z; the newest by default',
-      parserFor('a time such as 2026-12-03T09:00:00Z', timeMsOf),
+      time,
     )
     .action(({ from, storage, to, at, ...options }) =>
       withArchive(environment, { from, storage }, (archive) =>
         restoreFromArchive(archive, { to, atMs: at }, options),
       ),
     );
+  archiveCommand(
+    group,
+    'prune',
+    'deletes what only moments before a limit need; its credentials may delete, those of the service may not',
+  )
+    .option('--keep <duration>', 'keep the moments of this time, such as 12h, 30d or 8w', duration)
+    .option('--before <time>', 'or those from this time on, such as 2026-12-03T09:00:00Z', time)
+    .option('--dry-run', 'only say what would be deleted')
+    .action(({ from, storage, keep, before, dryRun = false, ...options }) => {
+      if ((keep === undefined) === (before === undefined))
+        throw new CommandError('say what stays: --keep <duration>, or --before <time>');
+      const limitMs = before ?? systemClock.now() - (keep ?? 0);
+      return withArchive(environment, { from, storage }, (archive) =>
+        pruneArchive(archive, { limitMs, dryRun }, options),
+      );
+    });
   placeCommand(
     group,
     'status',
     'compares what the service has shipped (BUNDOC_DATA_DIR) with the archive; works while it runs',
   ).action(({ from, ...options }) => archiveStatus(environment, from, options));
 };
+
+const time = parserFor('a time such as 2026-12-03T09:00:00Z', timeMsOf);
+const HOURS = { h: 1, d: 24, w: 168 } as const;
+const duration = parserFor('12h, 30d or 8w', (text) => {
+  const [, amount, unit] = /^(\d{1,5})([hdw])$/.exec(text) ?? [];
+  return amount === undefined ? undefined : Number(amount) * HOURS[unit as keyof typeof HOURS] * 3_600_000;
+});
 
 function timeMsOf(text: string): number | undefined {
   const ms = TIME.test(text) ? Date.parse(text) : Number.NaN;
@@ -75,10 +102,11 @@ async function chainFacts(reader: ArchiveReader, chain: Chain, newest: boolean) 
   const fromMs = await firstMoment(reader, chain);
   return {
     newest,
-    first_at: isoOf((await headAt(reader, chain, first)).timeMs),
+    first_at: isoOf((await headIn(reader, chain, first)).timeMs),
     last_at: isoOf(tip.timeMs),
     restorable_from: fromMs === undefined ? null : isoOf(fromMs),
     restorable_to: fromMs === undefined ? null : isoOf(tip.timeMs),
+    pruned: chain.isPruned,
     first_object: first,
     last_object: tip.n,
     objects: tip.n - first + 1 - missing.length,

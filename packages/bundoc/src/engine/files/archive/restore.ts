@@ -30,9 +30,17 @@ export async function planRestore(
   reader: ArchiveReader,
   atMs = Number.POSITIVE_INFINITY,
 ): Promise<RestorePlan> {
+  let prunedMs = Number.POSITIVE_INFINITY;
   for (const chain of await reader.chains()) {
+    // It went on beside what a newer chain has lost, with other content.
+    if (chain.tip.timeMs > prunedMs) continue;
     const last = await lastUpTo(reader, chain, atMs);
     const round = last?.round;
+    if (isBeforePruned(chain, last)) {
+      if (last !== undefined) break;
+      prunedMs = Math.min(prunedMs, (await headIn(reader, chain, firstOf(chain))).timeMs);
+      continue;
+    }
     if (last === undefined || round === undefined) continue;
     const missing = chain.missing.filter((n) => n >= round.first && n <= last.n);
     if (missing.length > 0) throw new ArchiveDamaged(`these objects are missing: ${missing.join(', ')}`);
@@ -47,26 +55,43 @@ export async function planRestore(
   );
 }
 
-/** The last object that is not later; undefined when there is none. */
-async function lastUpTo(reader: ArchiveReader, chain: Chain, atMs: number): Promise<ObjectHead | undefined> {
+/** Whether the chain had the moment, and what its restore needs was pruned. */
+function isBeforePruned(chain: Chain, last: ObjectHead | undefined): boolean {
+  const first = firstOf(chain);
+  if (!chain.isPruned || (chain.tip.round?.first ?? 0) < first) return false;
+  return last === undefined || (last.round?.first ?? 0) < first;
+}
+
+/**
+ * The last object that is not later; undefined when there is none.
+ *
+ * @throws ArchiveDamaged; ObjectStorageError.
+ */
+export async function lastUpTo(
+  reader: ArchiveReader,
+  chain: Chain,
+  atMs: number,
+): Promise<ObjectHead | undefined> {
   if (chain.tip.timeMs <= atMs) return chain.tip;
-  const headOf = async (n: number): Promise<ObjectHead> => {
-    const id = idIn(chain, n);
-    if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
-    return await reader.head(id);
-  };
   let below = firstOf(chain);
-  const first = await headOf(below);
+  const first = await headIn(reader, chain, below);
   if (first.timeMs > atMs) return undefined;
   let found = first;
   let above = chain.tip.n;
   while (above - below > 1) {
     const middle = Math.floor((below + above) / 2);
-    const head = await headOf(middle);
+    const head = await headIn(reader, chain, middle);
     if (head.timeMs > atMs) above = middle;
     else [below, found] = [middle, head];
   }
   return found;
+}
+
+/** @throws ArchiveDamaged when the object is missing; ObjectStorageError. */
+export async function headIn(reader: ArchiveReader, chain: Chain, n: number): Promise<ObjectHead> {
+  const id = idIn(chain, n);
+  if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
+  return await reader.head(id);
 }
 
 export interface Restored {
