@@ -68,7 +68,7 @@ async function restoreWithBar(
 }
 
 /** @throws CommandError that names the first moment, when the asked one is before. */
-async function planOf(reader: ArchiveReader, atMs: number | undefined): Promise<RestorePlan> {
+export async function planOf(reader: ArchiveReader, atMs: number | undefined): Promise<RestorePlan> {
   try {
     return await planRestore(reader, atMs);
   } catch (cause) {

@@ -3,24 +3,28 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { readConfig } from '../config.ts';
 import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
 import { headIn } from '../engine/files/archive/restore.ts';
+import { exportFromArchive } from './archive-export.ts';
 import { firstMoment } from './archive-moments.ts';
 import { archiveCommand, isoOf, placeCommand, type StorageArchive, withArchive } from './archive-place.ts';
 import { pruneArchive } from './archive-prune.ts';
 import { restoreFromArchive } from './archive-restore.ts';
 import { archiveStatus } from './archive-status.ts';
 import { verifyArchive } from './archive-verify.ts';
+import { withKeys } from './open-data.ts';
+import { projectId } from './service-client.ts';
 import { MIB } from './transfer-bar.ts';
 
 /** An ISO time with an offset. */
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:\d{2})$/;
 
-/** `bundoc archive …`: the archive of a data folder. No command needs a key, a token or a running service. */
+/** `bundoc archive …`: the archive of a data folder. Only `export` needs BunKMS. */
 export const addArchiveCommands: AddCommands = (program, environment) => {
   const group = program
     .command('archive')
-    .description('the archive of a data folder (BUNDOC_ARCHIVE), without any key');
+    .description('the archive of a data folder (BUNDOC_ARCHIVE); only export needs keys');
   archiveCommand(group, 'list', 'shows what the archive has, and which moments it can restore').action(
     ({ from, storage, ...options }) =>
       withArchive(environment, { from, storage }, (archive) => listChains(archive, options)),
@@ -40,6 +44,22 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     .action(({ from, storage, to, at, ...options }) =>
       withArchive(environment, { from, storage }, (archive) =>
         restoreFromArchive(archive, { to, atMs: at }, options),
+      ),
+    );
+  archiveCommand(
+    group,
+    'export',
+    'writes a project at a moment to standard output as NDJSON; needs BunKMS, and the settings of the service for it',
+  )
+    .requiredOption('--project <project>', 'the project', projectId)
+    .option('--at <time>', 'the last moment before this time; the newest by default', time)
+    .action(({ from, storage, project, at, ...options }) =>
+      withArchive(environment, { from, storage }, (archive) =>
+        withKeys(readConfig(environment), (kms) => {
+          // No storage is named: its generation is that of the running service.
+          const keys = { exportKey: (name: string, version?: number) => kms.exportKey(name, version) };
+          return exportFromArchive(archive, { project, atMs: at, keys }, options);
+        }),
       ),
     );
   archiveCommand(

@@ -104,6 +104,8 @@ export interface Restored {
 export interface MomentOptions {
   /** Called after each object, with the bytes that were read. */
   readonly onProgress?: (objects: number, bytes: number) => void;
+  /** The only project that gets a folder. */
+  readonly only?: string | undefined;
   /** Length of a segment of the log; a test has shorter ones. */
   readonly segmentBytes?: number;
 }
@@ -118,14 +120,18 @@ export async function restoreArchive(
   reader: ArchiveReader,
   { chain, last, round }: RestorePlan,
   to: string,
-  { onProgress, segmentBytes = SEGMENT_BYTES }: MomentOptions = {},
+  { onProgress, only, segmentBytes = SEGMENT_BYTES }: MomentOptions = {},
 ): Promise<Restored> {
   const folder = new RestoredFolder(to, segmentBytes);
   const restore = new Restore(folder, last, round);
   let objects = 0;
   let bytes = 0;
   for await (const object of reader.objects(chain, round.first, last.n)) {
-    for (const record of object.records()) await restore.take(record, object.head);
+    for (const record of object.records())
+      if (only === undefined || !('project' in record) || record.project === only)
+        await restore.take(record, object.head);
+      // The files that follow the base are not those of the one before.
+      else if (record.kind === 'base') await restore.skipBase();
     bytes += object.bytes;
     onProgress?.(++objects, bytes);
   }
@@ -186,8 +192,12 @@ class Restore {
     }
   }
 
-  /** A base that may have more than the log up to the moment is left out. */
+  async skipBase(): Promise<void> {
+    this.#base = undefined;
+    await this.#folder.dropBase();
+  }
 
+  /** A base that may have more than the log up to the moment is left out. */
   async #endBase({ log }: ObjectHead): Promise<void> {
     const project = this.#base;
     if (project === undefined) return;
