@@ -4,6 +4,7 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { expect, it } from 'vitest';
+import { drillArchive } from '../src/cli/archive-drill.ts';
 import { exportFromArchive } from '../src/cli/archive-export.ts';
 import { withArchive } from '../src/cli/archive-place.ts';
 import { ArchivedFolder } from './support/archived-folder.ts';
@@ -34,10 +35,24 @@ async function makeArchive() {
       });
       return 0;
     });
-    expect(readdirSync(tmpdir()).filter((name) => name.startsWith('bundoc-export-'))).toEqual([]);
+    // That of the archive itself is left.
+    expect(readdirSync(tmpdir()).filter((name) => name.startsWith('bundoc-archive-'))).toHaveLength(1);
     return { ...captured, failure };
   };
-  return { keys, moments, run };
+  const drill = async (sample: number) => {
+    const exporter = { exportKey: (name: string, version?: number) => keys.exportKey(name, version) };
+    let failure: unknown;
+    const captured = await capturedRun(async () => {
+      const of = (archive: Parameters<typeof drillArchive>[0]) =>
+        drillArchive(archive, { sample, keys: exporter }, { json: true });
+      await withArchive({}, { from: folder.archive }, of).catch((error: unknown) => {
+        failure = error;
+      });
+      return 0;
+    });
+    return { ...JSON.parse(captured.stdout), failure };
+  };
+  return { keys, moments, run, drill };
 }
 
 function texts(stdout: string): unknown[] {
@@ -67,4 +82,17 @@ it('says that a project did not exist, or that its key was destroyed', async () 
   const { failure, stdout } = await run('acme');
   expect(failure).toMatchObject({ message: expect.stringContaining('permanently destroyed') });
   expect(stdout).toBe('');
+});
+
+it('drills: restores everything, and opens as many random projects as it is told', async () => {
+  const { keys, moments, drill } = await makeArchive();
+  const all = await drill(10);
+  expect(all).toMatchObject({ restored: 2, documents: 3, findings: [] });
+  expect(all).toMatchObject({ moment: new Date(moments[1] ?? 0).toISOString(), failure: undefined });
+  expect((await drill(1)).opened).toHaveLength(1);
+  keys.failure = new AppError('key_damaged');
+  expect(await drill(1)).toMatchObject({
+    findings: [{ part: expect.any(String) }],
+    failure: { exitCode: 1 },
+  });
 });

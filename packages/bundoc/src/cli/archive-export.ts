@@ -1,21 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import type { JsonOption } from '@bundoc/shared/cli/print';
-import { PROJECTS_FOLDER } from '@bundoc/shared/contract/project-file';
-import { DataFolder } from '@bundoc/shared/files/data-folder';
-import { restoreArchive } from '../engine/files/archive/restore.ts';
-import { TMP_FOLDER } from '../engine/files/disk/disk.ts';
-import { openNodeDisk } from '../engine/files/disk/node-disk.ts';
-import { identifyFolder } from '../engine/files/identity-in-folder.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
 import { readDocuments } from '../engine/files/projects/read-documents.ts';
-import { viewFolder } from '../engine/files/storage-folder.ts';
 import { isoOf, type StorageArchive } from './archive-place.ts';
 import { planOf } from './archive-restore.ts';
+import { type TemporaryMoment, withTemporaryMoment } from './archive-temporary.ts';
 import { explainMissingKey } from './missing-key.ts';
+import { projectsIn } from './open-data.ts';
 import { write } from './output.ts';
 import { stopSignal } from './service-client.ts';
 
@@ -41,19 +33,12 @@ export async function exportFromArchive(
   const signal = stopSignal();
   const plan = await planOf(reader, atMs);
   const moment = isoOf(plan.last.timeMs);
-  const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-export-'));
-  try {
-    const onProgress = () => signal.throwIfAborted();
-    const { projects } = await restoreArchive(reader, plan, dataDir, { only: project, onProgress });
-    if (projects === 0) throw new CommandError(`there was no project ${project} at ${moment}`);
-    using folder = DataFolder.open(dataDir);
-    await using disk = openNodeDisk(dataDir);
-    const log = await viewFolder({ dataDir, folder, disk }, await identifyFolder(disk, dataDir));
-    const directory = join(dataDir, PROJECTS_FOLDER, project);
-    const place = { project, directory, disk, tmp: join(dataDir, TMP_FOLDER), keys, log };
-    const unreadable: string[] = [];
-    let documents = 0;
-    for await (const one of readDocuments(place)) {
+  const unreadable: string[] = [];
+  let documents = 0;
+  const writeAll = async ({ disk, projectsDir, place }: TemporaryMoment) => {
+    if (!(await projectsIn(disk, projectsDir)).includes(project))
+      throw new CommandError(`there was no project ${project} at ${moment}`);
+    for await (const one of readDocuments(place(project))) {
       signal.throwIfAborted();
       if ('unreadable' in one) unreadable.push(one.unreadable);
       else {
@@ -61,16 +46,15 @@ export async function exportFromArchive(
         documents++;
       }
     }
-    if (options.json) console.error(JSON.stringify({ project, moment, documents, unreadable }));
-    else console.error(`bundoc: ${counted(documents, 'document')} of ${project} as of ${moment}`);
-    for (const name of unreadable) console.error(`does not open: ${name}`);
-    if (unreadable.length > 0) throw faultFound();
-  } catch (cause) {
+  };
+  await withTemporaryMoment(reader, plan, keys, writeAll, project).catch((cause: unknown) => {
     const why = explainMissingKey(cause, project);
     throw why === undefined ? cause : new CommandError(`cannot read ${project}: ${why}`, { cause });
-  } finally {
-    rmSync(dataDir, { recursive: true, force: true });
-  }
+  });
+  if (options.json) console.error(JSON.stringify({ project, moment, documents, unreadable }));
+  else console.error(`bundoc: ${counted(documents, 'document')} of ${project} as of ${moment}`);
+  for (const name of unreadable) console.error(`does not open: ${name}`);
+  if (unreadable.length > 0) throw faultFound();
 }
 
 const LINE_BREAK = Buffer.from('\n');

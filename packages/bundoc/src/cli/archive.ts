@@ -2,10 +2,13 @@ import { type AddCommands, parserFor } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
+import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { readConfig } from '../config.ts';
 import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
 import { headIn } from '../engine/files/archive/restore.ts';
+import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
+import { drillArchive } from './archive-drill.ts';
 import { exportFromArchive } from './archive-export.ts';
 import { firstMoment } from './archive-moments.ts';
 import { archiveCommand, isoOf, placeCommand, type StorageArchive, withArchive } from './archive-place.ts';
@@ -20,11 +23,11 @@ import { MIB } from './transfer-bar.ts';
 /** An ISO time with an offset. */
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:\d{2})$/;
 
-/** `bundoc archive …`: the archive of a data folder. Only `export` needs BunKMS. */
+/** `bundoc archive …`: the archive of a data folder. Only `export` and `drill` need BunKMS. */
 export const addArchiveCommands: AddCommands = (program, environment) => {
   const group = program
     .command('archive')
-    .description('the archive of a data folder (BUNDOC_ARCHIVE); only export needs keys');
+    .description('the archive of a data folder (BUNDOC_ARCHIVE); only export and drill need keys');
   archiveCommand(group, 'list', 'shows what the archive has, and which moments it can restore').action(
     ({ from, storage, ...options }) =>
       withArchive(environment, { from, storage }, (archive) => listChains(archive, options)),
@@ -55,11 +58,18 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     .option('--at <time>', 'the last moment before this time; the newest by default', time)
     .action(({ from, storage, project, at, ...options }) =>
       withArchive(environment, { from, storage }, (archive) =>
-        withKeys(readConfig(environment), (kms) => {
-          // No storage is named: its generation is that of the running service.
-          const keys = { exportKey: (name: string, version?: number) => kms.exportKey(name, version) };
-          return exportFromArchive(archive, { project, atMs: at, keys }, options);
-        }),
+        withAnyKeys(environment, (keys) => exportFromArchive(archive, { project, atMs: at, keys }, options)),
+      ),
+    );
+  archiveCommand(
+    group,
+    'drill',
+    'restores the newest moment into a temporary folder (TMPDIR), and opens random projects; needs BunKMS, as export',
+  )
+    .option('--projects <count>', 'how many projects it opens; 10 by default', sampleSize)
+    .action(({ from, storage, projects: sample = 10, ...options }) =>
+      withArchive(environment, { from, storage }, (archive) =>
+        withAnyKeys(environment, (keys) => drillArchive(archive, { sample, keys }, options)),
       ),
     );
   archiveCommand(
@@ -85,6 +95,19 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
   ).action(({ from, ...options }) => archiveStatus(environment, from, options));
 };
 
+/** Asks for keys without a storage, whose generation is that of the running service. */
+function withAnyKeys<T>(
+  environment: Environment,
+  action: (keys: ProjectPlace['keys']) => Promise<T>,
+): Promise<T> {
+  return withKeys(readConfig(environment), (kms) =>
+    action({ exportKey: (name, version) => kms.exportKey(name, version) }),
+  );
+}
+
+const sampleSize = parserFor('a number from 1 to 10000', (text) =>
+  /^[1-9]\d{0,3}$|^10000$/.test(text) ? Number(text) : undefined,
+);
 const time = parserFor('a time such as 2026-12-03T09:00:00Z', timeMsOf);
 const HOURS = { h: 1, d: 24, w: 168 } as const;
 const duration = parserFor('12h, 30d or 8w', (text) => {
