@@ -34,6 +34,7 @@ const ALLOWED: Readonly<Record<string, string>> = {
   'packages/bundoc/src/engine/files/archive/restored-folder.ts':
     'a new folder that the user of the command names',
   'packages/bundoc/src/cli/archive-target.ts': 'the same folder',
+  'packages/bundoc/src/cli/archive-temporary.ts': 'makes and removes a temporary folder',
   'packages/bundoc/src/operations/resume-file.ts':
     'a file beside an import that the user of the command names',
 };

@@ -1,5 +1,6 @@
-import { type ArchiveReader, type Chain, firstOf, idIn } from '../engine/files/archive/lineage.ts';
-import { ArchiveDamaged, type ObjectHead } from '../engine/files/archive/object.ts';
+import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
+import type { ObjectHead } from '../engine/files/archive/object.ts';
+import { headIn } from '../engine/files/archive/restore.ts';
 
 /** The first moment to which a chain can be restored, milliseconds since 1970; undefined for none. */
 export async function firstMoment(reader: ArchiveReader, chain: Chain): Promise<number | undefined> {
@@ -15,16 +16,9 @@ export async function firstMoment(reader: ArchiveReader, chain: Chain): Promise<
     const middle = Math.floor((low + high) / 2);
     let n = middle;
     while (n < high && missing.has(n)) n++;
-    const head = n === high ? undefined : await headAt(reader, chain, n);
+    const head = n === high ? undefined : await headIn(reader, chain, n);
     if (head !== undefined && !isRestorable(head)) low = n + 1;
     else [high, best] = [middle, head ?? best];
   }
   return best.timeMs;
-}
-
-/** @throws ArchiveDamaged; ObjectStorageError. */
-export async function headAt(reader: ArchiveReader, chain: Chain, n: number): Promise<ObjectHead> {
-  const id = idIn(chain, n);
-  if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
-  return await reader.head(id);
 }

@@ -5,14 +5,8 @@ import { openObjectStorage } from '@bundoc/shared/object-storage/open';
 import type { ObjectStorage } from '@bundoc/shared/object-storage/port';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { ArchiveReader, type Chain, idIn } from '../engine/files/archive/lineage.ts';
-import {
-  ArchiveDamaged,
-  type ObjectId,
-  objectKey,
-  parseObjectName,
-  storagePrefix,
-} from '../engine/files/archive/object.ts';
+import { ArchiveReader, type Chain, idIn, type ListedObject } from '../engine/files/archive/lineage.ts';
+import { ArchiveDamaged, objectKey, parseObjectName, storagePrefix } from '../engine/files/archive/object.ts';
 
 const VARIABLE = 'BUNDOC_ARCHIVE';
 const STORAGE_FOLDER = /^[0-9a-f]{32}$/;
@@ -105,7 +99,7 @@ async function chooseStorage(objects: ObjectStorage, named: string | undefined):
 }
 
 /** The storages that have objects. Asks for one list each, however many objects there are. */
-async function storagesIn(objects: ObjectStorage): Promise<readonly string[]> {
+export async function storagesIn(objects: ObjectStorage): Promise<readonly string[]> {
   const storages: string[] = [];
   for (let after = ''; ; ) {
     const key = await firstKey(objects, after);
@@ -124,12 +118,6 @@ async function firstKey(objects: ObjectStorage, after: string): Promise<string |
 /** @param hex 32 digits. */
 export function uuidOf(hex: string): string {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
-}
-
-/** An object as a list shows it. */
-export interface ListedObject {
-  readonly id: ObjectId;
-  readonly bytes: number;
 }
 
 /**

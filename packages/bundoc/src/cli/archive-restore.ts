@@ -68,14 +68,14 @@ async function restoreWithBar(
 }
 
 /** @throws CommandError that names the first moment, when the asked one is before. */
-async function planOf(reader: ArchiveReader, atMs: number | undefined): Promise<RestorePlan> {
+export async function planOf(reader: ArchiveReader, atMs: number | undefined): Promise<RestorePlan> {
   try {
     return await planRestore(reader, atMs);
   } catch (cause) {
     if (!(cause instanceof NothingToRestore)) throw cause;
     const chains = await reader.chains();
     const moments = await Promise.all(chains.map((chain) => firstMoment(reader, chain)));
-    const known = moments.filter((ms) => ms !== undefined);
+    const known = moments.filter((ms) => ms !== undefined).filter((ms) => ms > (atMs ?? 0));
     const line =
       known.length === 0
         ? 'no moment can be restored yet: the first copy of all projects is not complete; "bundoc archive status" shows when it is'

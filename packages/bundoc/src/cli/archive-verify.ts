@@ -2,9 +2,10 @@ import { counted } from '@bundoc/shared/cli/counted';
 import { faultFound } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { createProgress } from '@bundoc/shared/cli/progress';
-import { type Chain, firstOf, requireNext } from '../engine/files/archive/lineage.ts';
+import { type Chain, firstOf, type ListedObject, requireNext } from '../engine/files/archive/lineage.ts';
 import { ArchiveDamaged, type DecodedObject, objectName } from '../engine/files/archive/object.ts';
-import { isoOf, type ListedObject, objectsIn, type StorageArchive } from './archive-place.ts';
+import { firstMoment } from './archive-moments.ts';
+import { isoOf, objectsIn, type StorageArchive } from './archive-place.ts';
 import { RoundCheck } from './archive-round.ts';
 import { MIB } from './transfer-bar.ts';
 
@@ -54,6 +55,8 @@ export async function verifyArchive(
   const bytes = results.reduce((sum, one) => sum + one.bytes, 0);
   const newestMs = results[0]?.newestMs;
   const newest = newestMs === undefined ? null : isoOf(newestMs);
+  const prunedMs = chains[0]?.isPruned ? await firstMoment(archive.reader, chains[0]) : undefined;
+  const pruned = prunedMs === undefined ? null : isoOf(prunedMs);
   const facts = {
     archive: archive.objects.name,
     storage: archive.storage,
@@ -61,10 +64,11 @@ export async function verifyArchive(
     objects,
     bytes,
     newest_restorable: newest,
+    pruned_before: pruned,
     findings: [...findings.values()],
   };
   print(options, facts, () => [
-    `storage ${archive.storage}: ${counted(objects, 'object')}, ${(bytes / MIB).toFixed(1)} MiB, ${findings.size === 0 ? 'all good' : counted(findings.size, 'finding')}; newest restorable moment: ${newest ?? 'none'}`,
+    `storage ${archive.storage}: ${counted(objects, 'object')}, ${(bytes / MIB).toFixed(1)} MiB, ${findings.size === 0 ? 'all good' : counted(findings.size, 'finding')}; newest restorable moment: ${newest ?? 'none'}${pruned === null ? '' : `; pruned before ${pruned}`}`,
   ]);
   if (!options.json)
     for (const { object, problem } of findings.values()) console.error(`bundoc: ${object} ${problem}`);

@@ -7,8 +7,10 @@ import { Checkup, checkDisk, warnOfOpenFile } from '@bundoc/shared/cli/checkup';
 import type { AddCommands } from '@bundoc/shared/cli/command';
 import { readText } from '@bundoc/shared/cli/read-text';
 import { formatError } from '@bundoc/shared/logs/error-line';
+import { systemClock } from '@bundoc/shared/runtime/clock';
 import { type BundocConfig, readConfig } from '../config.ts';
 import { KNOWN_VARIABLES } from '../known-variables.ts';
+import { checkArchive } from './check-archive.ts';
 import { type ServiceAccess, serviceAccess, serviceCommand } from './service-client.ts';
 
 /**
@@ -19,7 +21,7 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
   serviceCommand(
     program,
     'doctor',
-    'checks URL, TLS, token, clock and versions, and disk, BunKMS and service token where the service runs; says what to do; exit code 1 when something fails',
+    'checks URL, TLS, token, clock and versions, and disk, archive, BunKMS and service token where the service runs; says what to do; exit code 1 when something fails',
   ).action(async (options) => {
     const checkup = new Checkup();
     checkup.variables(KNOWN_VARIABLES, environment);
@@ -38,6 +40,10 @@ export const addDoctorCommand: AddCommands = (program, environment) => {
       if (config?.storage.kind === 'files')
         await checkDisk(checkup, resolve(config.dataDir), 'BUNDOC_DATA_DIR');
       else if (config !== undefined) await checkDatabase(checkup, config.storage);
+      if (config?.archive !== undefined) {
+        const place = { place: config.archive, dataDir: resolve(config.dataDir), clock: systemClock };
+        await checkArchive(checkup, place, environment);
+      }
       if (config?.moveTo !== undefined) await checkDatabase(checkup, config.moveTo);
     };
     if (access?.unusedUrl === undefined) await checkDisks();

@@ -27,11 +27,12 @@ export class ArchivedFolder {
   readonly root = mkdtempSync(join(tmpdir(), 'bundoc-archive-'));
   readonly archive = join(this.root, 'archive');
   readonly clock: Clock;
-  readonly #keys: FakeKeyService;
+  /** Keeps the keys of all projects. */
+  readonly keys: FakeKeyService;
 
   constructor(clock: Clock) {
     this.clock = clock;
-    this.#keys = new FakeKeyService(clock);
+    this.keys = new FakeKeyService(clock);
     mkdirSync(this.archive);
     onTestFinished(() => rmSync(this.root, { recursive: true }));
   }
@@ -107,9 +108,9 @@ export class ArchivedFolder {
       disk,
       directory: projectsDir,
       tmp,
-      keys: new KeyCache({ keys: this.#keys.held, clock, ttlMs: 900_000 }),
+      keys: new KeyCache({ keys: this.keys.held, clock, ttlMs: 900_000 }),
       clock,
-      storage: this.#keys.storage,
+      storage: this.keys.storage,
       settle: async () => undefined,
       setAside: join(this.root, 'set-aside'),
       engine,

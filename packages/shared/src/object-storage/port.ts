@@ -1,4 +1,5 @@
 import assert from 'node:assert';
+import type { DatedAnswer } from '../runtime/clock-skew.ts';
 
 /**
  * - `denied`: the target refuses the credential or the operation, or there is no credential.
@@ -66,6 +67,8 @@ export interface StoredObject {
 export interface ObjectStorage extends AsyncDisposable {
   /** For logs and `doctor`. It has no credential. */
   readonly name: string;
+  /** What the last answer says of the target's clock; absent for a target without one. */
+  readonly lastAnswer?: DatedAnswer | undefined;
 
   /**
    * Stores an object. It is durable once this resolves. A repetition with the same bytes resolves as well, so

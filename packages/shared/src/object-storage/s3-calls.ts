@@ -8,6 +8,7 @@ import { stampOf } from '../files/file-stamp.ts';
 import { ConfigError, type Environment, unreadable } from '../process/config.ts';
 import { backoffMs } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type { DatedAnswer } from '../runtime/clock-skew.ts';
 import { readTlsMaterial } from '../tls/files.ts';
 import { ObjectStorageError } from './port.ts';
 import { codeOfError, noAnswerOf, refusalOf, type S3Headers } from './s3-refusal.ts';
@@ -101,6 +102,7 @@ export class S3Calls implements AsyncDisposable {
   readonly #closing = new AbortController();
   #agent: { readonly stamp: string; readonly agent: Agent } | undefined;
   #credentials: { readonly stamp: string; readonly values: AwsCredentials } | undefined;
+  #lastAnswer: DatedAnswer | undefined;
 
   constructor(options: S3CallsOptions) {
     this.#options = options;
@@ -124,6 +126,11 @@ export class S3Calls implements AsyncDisposable {
     }
   }
 
+  /** What the last answer says of the target's clock. */
+  get lastAnswer(): DatedAnswer | undefined {
+    return this.#lastAnswer;
+  }
+
   /** Ends running calls as `unavailable`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
@@ -138,6 +145,8 @@ export class S3Calls implements AsyncDisposable {
     const { url, headers: signed } = await this.#sign(call, sha256, where);
     const bytes = (body?.length ?? 0) + call.bytesMax;
     const signal = AbortSignal.timeout(Math.ceil(this.#bounds.attemptMs + bytes / BYTES_PER_MS));
+    const { clock } = this.#options;
+    const beforeMs = clock.now();
     try {
       const answer = await request(url, {
         dispatcher,
@@ -147,6 +156,8 @@ export class S3Calls implements AsyncDisposable {
         signal,
         headersTimeout: this.#bounds.headersMs,
       });
+      const { date } = answer.headers;
+      this.#lastAnswer = { date: date?.toString(), beforeMs, afterMs: clock.now() };
       // The end of a body that is left unread is an error, which nobody awaits.
       answer.body.on('error', () => undefined);
       try {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { DatedAnswer } from '../runtime/clock-skew.ts';
 import {
   assertGet,
   assertKey,
@@ -52,6 +53,10 @@ export class S3Storage implements ObjectStorage {
     this.name = options.name;
     this.#options = options;
     this.#calls = new S3Calls(options);
+  }
+
+  get lastAnswer(): DatedAnswer | undefined {
+    return this.#calls.lastAnswer;
   }
 
   async put(key: string, body: Uint8Array): Promise<void> {

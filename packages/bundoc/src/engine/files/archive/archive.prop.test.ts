@@ -14,6 +14,7 @@ import { SimulatedDisk } from '../../../testing/simulated-disk.ts';
 import { formatStorageFile, newStorageFile } from '../../identity/storage-file.ts';
 import { ArchiveReader } from './lineage.ts';
 import { PositionStore } from './position.ts';
+import { planPrune, prune } from './prune.ts';
 import { planRestore, restoreArchive } from './restore.ts';
 import { ChainNotBegun, Shipper } from './shipper.ts';
 
@@ -42,7 +43,9 @@ type ArchiveStep =
   /** Ships everything, and remembers what users know now. */
   | { readonly kind: 'moment' }
   /** Another process ships from where the position is. */
-  | { readonly kind: 'other shipper' };
+  | { readonly kind: 'other shipper' }
+  /** Forgets the moments before one, and is interrupted after some objects. */
+  | { readonly kind: 'prune'; readonly moment: number; readonly objects: number };
 
 const uploadFault = fc.constantFrom<UploadFault | undefined>(
   undefined,
@@ -65,6 +68,14 @@ const archiveStep: fc.Arbitrary<ArchiveStep> = fc.oneof(
   },
   { weight: 2, arbitrary: fc.constant({ kind: 'moment' } as const) },
   { weight: 1, arbitrary: fc.constant({ kind: 'other shipper' } as const) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant('prune' as const),
+      moment: fc.nat(3),
+      objects: fc.nat(40),
+    }),
+  },
 );
 
 /** A data folder and its archive. */
@@ -72,7 +83,7 @@ class ArchivedWorld {
   readonly world = new EngineWorld();
   readonly objects = new ObjectsInMemory();
   readonly disk = new SimulatedDisk('/', '/projects', '/tmp');
-  readonly moments: { readonly atMs: number; readonly world: EngineWorld }[] = [];
+  moments: { readonly atMs: number; readonly world: EngineWorld }[] = [];
   readonly #roundBytes: number;
   readonly #objectBytes: number;
   readonly #partsBytes: number;
@@ -115,6 +126,15 @@ class ArchivedWorld {
       case 'other shipper':
         this.#shipper = undefined;
         return;
+      case 'prune': {
+        const limitMs = this.moments[step.moment]?.atMs;
+        if (limitMs === undefined) return;
+        this.moments = this.moments.filter(({ atMs }) => atMs >= limitMs);
+        const { storageId } = this.world;
+        const plan = await planPrune(new ArchiveReader(this.objects, storageId), limitMs);
+        const objects = plan.objects.slice(0, step.objects);
+        return await prune(this.objects, storageId, { ...plan, objects });
+      }
       default:
         await this.world.step(step);
     }
@@ -206,7 +226,7 @@ describe('an archive', () => {
         fc.constantFrom(5_000, 10_000_000),
         async (steps, roundBytes, objectBytes, partsBytes) => {
           const archived = new ArchivedWorld(roundBytes, objectBytes, partsBytes);
-          const { world, moments } = archived;
+          const { world } = archived;
           world.boot(archived.disk);
           await world.until(async () => {
             await archived.start();
@@ -214,7 +234,7 @@ describe('an archive', () => {
             await archived.step({ kind: 'moment' });
             await world.stop();
           });
-          for (const { atMs, world: then } of moments) await requireMoment(archived, atMs, then);
+          for (const { atMs, world: then } of archived.moments) await requireMoment(archived, atMs, then);
         },
       ),
       RUN,

@@ -40,6 +40,12 @@ function nameOf(key: string): string {
   return key.slice(key.lastIndexOf('/') + 1);
 }
 
+/** An object as a list shows it. */
+export interface ListedObject {
+  readonly id: ObjectId;
+  readonly bytes: number;
+}
+
 /** The objects that one process has written. */
 interface Epoch {
   readonly epoch: string;
@@ -60,6 +66,8 @@ export interface Chain {
   readonly tip: ObjectHead;
   /** Bytes of all objects. */
   readonly bytes: number;
+  /** Whether objects before its first one are gone, as after a prune. */
+  readonly isPruned: boolean;
 }
 
 export function firstOf({ parts }: Chain): number {
@@ -104,15 +112,22 @@ export class ArchiveReader {
         b.tip.takenOverMs - a.tip.takenOverMs ||
         firstOf(b) - firstOf(a) ||
         b.tip.timeMs - a.tip.timeMs ||
-        b.tip.n - a.tip.n,
+        b.tip.n - a.tip.n ||
+        (a.tip.epoch < b.tip.epoch ? -1 : 1),
     );
+  }
+
+  /** All objects in the order of their numbers, also those of no chain. */
+  async *listed(): AsyncGenerator<ListedObject> {
+    for await (const { key, bytes } of this.#storage.list(storagePrefix(this.#storageId))) {
+      const id = parseObjectName(nameOf(key));
+      if (id !== undefined) yield { id, bytes };
+    }
   }
 
   async #epochs(): Promise<Map<string, Epoch>> {
     const epochs = new Map<string, Epoch>();
-    for await (const { key, bytes } of this.#storage.list(storagePrefix(this.#storageId))) {
-      const id = parseObjectName(nameOf(key));
-      if (id === undefined) continue;
+    for await (const { id, bytes } of this.listed()) {
       const known = epochs.get(id.epoch);
       if (known === undefined) {
         epochs.set(id.epoch, { epoch: id.epoch, first: id.n, last: id.n, bytes, gaps: [] });
@@ -185,8 +200,9 @@ function chainTo(
   const parts: { epoch: string; first: number; last: number }[] = [];
   const gone: number[] = [];
   let bytes = 0;
-  for (let id: ObjectId | undefined = tip; id !== undefined; ) {
-    const known = epochs.get(id.epoch);
+  let id: ObjectId | undefined = tip;
+  while (id !== undefined) {
+    const known: Epoch | undefined = epochs.get(id.epoch);
     if (known === undefined || known.first > id.n) break;
     const { epoch, first, gaps } = known;
     const last = id.n;
@@ -196,5 +212,5 @@ function chainTo(
     bytes += known.bytes;
     id = parents.get(epoch);
   }
-  return { parts, missing: gone, tip, bytes };
+  return { parts, missing: gone, tip, bytes, isPruned: id !== undefined };
 }

@@ -30,9 +30,17 @@ export async function planRestore(
   reader: ArchiveReader,
   atMs = Number.POSITIVE_INFINITY,
 ): Promise<RestorePlan> {
+  let prunedMs = Number.POSITIVE_INFINITY;
   for (const chain of await reader.chains()) {
+    // It went on beside what a newer chain has lost, with other content.
+    if (chain.tip.timeMs > prunedMs) continue;
     const last = await lastUpTo(reader, chain, atMs);
     const round = last?.round;
+    if (isBeforePruned(chain, last)) {
+      if (last !== undefined) break;
+      prunedMs = Math.min(prunedMs, (await headIn(reader, chain, firstOf(chain))).timeMs);
+      continue;
+    }
     if (last === undefined || round === undefined) continue;
     const missing = chain.missing.filter((n) => n >= round.first && n <= last.n);
     if (missing.length > 0) throw new ArchiveDamaged(`these objects are missing: ${missing.join(', ')}`);
@@ -47,26 +55,43 @@ export async function planRestore(
   );
 }
 
-/** The last object that is not later; undefined when there is none. */
-async function lastUpTo(reader: ArchiveReader, chain: Chain, atMs: number): Promise<ObjectHead | undefined> {
+/** Whether the chain had the moment, and what its restore needs was pruned. */
+function isBeforePruned(chain: Chain, last: ObjectHead | undefined): boolean {
+  const first = firstOf(chain);
+  if (!chain.isPruned || (chain.tip.round?.first ?? 0) < first) return false;
+  return last === undefined || (last.round?.first ?? 0) < first;
+}
+
+/**
+ * The last object that is not later; undefined when there is none.
+ *
+ * @throws ArchiveDamaged; ObjectStorageError.
+ */
+export async function lastUpTo(
+  reader: ArchiveReader,
+  chain: Chain,
+  atMs: number,
+): Promise<ObjectHead | undefined> {
   if (chain.tip.timeMs <= atMs) return chain.tip;
-  const headOf = async (n: number): Promise<ObjectHead> => {
-    const id = idIn(chain, n);
-    if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
-    return await reader.head(id);
-  };
   let below = firstOf(chain);
-  const first = await headOf(below);
+  const first = await headIn(reader, chain, below);
   if (first.timeMs > atMs) return undefined;
   let found = first;
   let above = chain.tip.n;
   while (above - below > 1) {
     const middle = Math.floor((below + above) / 2);
-    const head = await headOf(middle);
+    const head = await headIn(reader, chain, middle);
     if (head.timeMs > atMs) above = middle;
     else [below, found] = [middle, head];
   }
   return found;
+}
+
+/** @throws ArchiveDamaged when the object is missing; ObjectStorageError. */
+export async function headIn(reader: ArchiveReader, chain: Chain, n: number): Promise<ObjectHead> {
+  const id = idIn(chain, n);
+  if (id === undefined) throw new ArchiveDamaged(`object ${n} is missing`);
+  return await reader.head(id);
 }
 
 export interface Restored {
@@ -79,6 +104,8 @@ export interface Restored {
 export interface MomentOptions {
   /** Called after each object, with the bytes that were read. */
   readonly onProgress?: (objects: number, bytes: number) => void;
+  /** The only project that gets a folder. */
+  readonly only?: string | undefined;
   /** Length of a segment of the log; a test has shorter ones. */
   readonly segmentBytes?: number;
 }
@@ -93,14 +120,18 @@ export async function restoreArchive(
   reader: ArchiveReader,
   { chain, last, round }: RestorePlan,
   to: string,
-  { onProgress, segmentBytes = SEGMENT_BYTES }: MomentOptions = {},
+  { onProgress, only, segmentBytes = SEGMENT_BYTES }: MomentOptions = {},
 ): Promise<Restored> {
   const folder = new RestoredFolder(to, segmentBytes);
   const restore = new Restore(folder, last, round);
   let objects = 0;
   let bytes = 0;
   for await (const object of reader.objects(chain, round.first, last.n)) {
-    for (const record of object.records()) await restore.take(record, object.head);
+    for (const record of object.records())
+      if (only === undefined || !('project' in record) || record.project === only)
+        await restore.take(record, object.head);
+      // The files that follow the base are not those of the one before.
+      else if (record.kind === 'base') await restore.skipBase();
     bytes += object.bytes;
     onProgress?.(++objects, bytes);
   }
@@ -161,8 +192,12 @@ class Restore {
     }
   }
 
-  /** A base that may have more than the log up to the moment is left out. */
+  async skipBase(): Promise<void> {
+    this.#base = undefined;
+    await this.#folder.dropBase();
+  }
 
+  /** A base that may have more than the log up to the moment is left out. */
   async #endBase({ log }: ObjectHead): Promise<void> {
     const project = this.#base;
     if (project === undefined) return;

@@ -228,7 +228,8 @@ export class Shipper {
     const { segments, firstLive } = await engine.logEnd(undefined);
     // It was freed, and may be used again before it is read. The next segment's header names a later one.
     if (segments[0]?.number !== firstLive) throw new ChainNotBegun();
-    const n = this.#position?.n ?? (await highestN(storage, storageId));
+    // An older copy of the data folder has an older position.
+    const n = Math.max(this.#position?.n ?? 0, await highestN(storage, storageId));
     this.#position = undefined;
     this.#storageFile = '';
     // The round that follows reads all folders.
