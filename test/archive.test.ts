@@ -1,14 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ArchiveReader } from '@bundoc/bundoc/engine/files/archive/lineage';
 import { planRestore, restoreArchive } from '@bundoc/bundoc/engine/files/archive/restore';
 import { init } from '@bundoc/bunkms/cli/init';
 import { withKms } from '@bundoc/bunkms/cli/open-kms';
+import { runBunkms } from '@bundoc/bunkms/cli/program';
 import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/tokens';
 import { openObjectStorage } from '@bundoc/shared/object-storage/open';
 import { systemClock } from '@bundoc/shared/runtime/clock';
+import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
@@ -51,7 +53,8 @@ beforeEach(async () => {
     scope: ['docs:read', 'docs:write', 'docs:admin'],
     projects: ['*'],
   });
-  admin = await issue({ sub: 'admin', typ: 'service', scope: ['kms:manage_key'], keys: ['*'] });
+  const scope = ['kms:manage_key', 'kms:rotate_key'] as const;
+  admin = await issue({ sub: 'admin', typ: 'service', scope: [...scope], keys: ['*'] });
   monitor = await issue({ sub: 'monitor', typ: 'service', scope: ['docs:metrics'] });
 });
 afterEach(async () => {
@@ -90,14 +93,20 @@ async function shipped(): Promise<number> {
 }
 
 async function restoreTo(dataDir: string, atMs?: number): Promise<void> {
+  await restoreStorage(await storageId(), dataDir, atMs);
+}
+
+const storageId = async () =>
+  String((await call(bundoc.url, '/ready', { token: monitor })).json()['storage_id']);
+
+async function restoreStorage(id: string, dataDir: string, atMs?: number): Promise<void> {
   const setting = join(folder, 'archive');
   await using storage = openObjectStorage(setting, {
     variable: 'BUNDOC_ARCHIVE',
     environment: {},
     clock: systemClock,
   });
-  const id = (await call(bundoc.url, '/ready', { token: monitor })).json()['storage_id'];
-  const reader = new ArchiveReader(storage, Buffer.from(String(id).replaceAll('-', ''), 'hex'));
+  const reader = new ArchiveReader(storage, Buffer.from(id.replaceAll('-', ''), 'hex'));
   await restoreArchive(reader, await planRestore(reader, atMs), join(folder, dataDir));
 }
 
@@ -192,5 +201,63 @@ describe('the archive of a running Bundoc', () => {
       expect(await Promise.all(['a', 'b', 'c', 'd'].map((id) => read('acme', id)))).toEqual(expected);
       await bundoc.stop();
     }
+  });
+});
+
+describe('a fire that takes both services', () => {
+  /** Runs `bunkms` as the operator of the lost or the new machine. */
+  async function bunkms(...args: string[]) {
+    const variables = { NODE_ENV: 'test', ...kmsEnvironment };
+    const { code, stdout, stderr } = await capturedRun(() => runBunkms([...args, '--json'], variables));
+    expect(code, stderr).toBe(0);
+    return JSON.parse(stdout);
+  }
+
+  /** Resolves once the archive of BunKMS has everything up to now, in its chain or in a backup. */
+  async function kmsShipped(): Promise<void> {
+    const { seq } = await withKms(kmsEnvironment, ({ store }) => store.auditHead());
+    const shippedSeq = async () => (await bunkms('archive', 'list')).last_record;
+    await expect.poll(shippedSeq, { timeout: PATIENT_MS }).toBeGreaterThanOrEqual(seq);
+  }
+
+  it('loses nothing that both archives have, with a backup of BunKMS from before a rotation and a creation', async () => {
+    const archive = join(folder, 'archive');
+    await kms.stop();
+    kmsEnvironment = { ...kmsEnvironment, BUNKMS_ARCHIVE: archive };
+    kms = await startServer(kmsEnvironment);
+    bundoc = await startOn('data');
+    for (const project of PROJECTS) await put(project, 'd0', `first of ${project}`);
+    const backups = async () => (await bunkms('archive', 'list')).backups;
+    await expect.poll(async () => (await backups()).length, { timeout: PATIENT_MS }).toBe(1);
+
+    const path = '/v1/keys/acme-dek/rotate';
+    const rotated = await call(kms.internalUrl, path, { method: 'POST', token: admin });
+    expect(rotated.status, rotated.text).toBe(200);
+    const projectFile = join(folder, 'data', 'projects', 'acme', 'project.json');
+    const hasRotated = async () => {
+      await put('acme', 'd1', 'after the rotation');
+      return /"version":\s*2\b/.test(readFileSync(projectFile, 'utf8'));
+    };
+    await expect.poll(hasRotated, { timeout: PATIENT_MS }).toBe(true);
+    await put('late', 'd0', 'of a project that came later');
+    const id = await storageId();
+    await shipped();
+    await kmsShipped();
+    expect(await backups()).toHaveLength(1);
+    await Promise.all([bundoc.kill(), kms.kill()]);
+    for (const lost of ['data', 'kms', 'kms-token']) rmSync(join(folder, lost), { recursive: true });
+
+    // The KEK and the archives are left.
+    const { file, audit_copy: copy } = await bunkms('archive', 'fetch', '--to', join(folder, 'fetched'));
+    await restoreStorage(id, 'restored');
+    await bunkms('restore', file, '--audit-copy', copy);
+    await bunkms('recover', '--from', join(folder, 'restored'));
+    await init(kmsEnvironment, { serviceToken: join(folder, 'kms-token') });
+    kms = await startServer(kmsEnvironment);
+    bundoc = await startOn('restored');
+    await takeOver();
+    await expect.poll(() => read('acme', 'd1'), { timeout: PATIENT_MS }).toBe('after the rotation');
+    for (const project of PROJECTS) expect(await read(project, 'd0')).toBe(`first of ${project}`);
+    expect(await read('late', 'd0')).toBe('of a project that came later');
   });
 });
