@@ -57,6 +57,17 @@ async function makeArchive() {
   return { clock, folder, moments, storage, from };
 }
 
+/** Adds a chain of one object, without a round. */
+function addYoungChain(place: string, storage: string, { n, timeMs }: { n: number; timeMs: number }): void {
+  const id = { epoch: 'e'.repeat(32), n };
+  const storageId = Buffer.from(storage.replaceAll('-', ''), 'hex');
+  const head = { ...id, storageId, before: undefined, timeMs, end: undefined, round: undefined };
+  const { bytes } = new ObjectBuilder().finish({ ...head, log: { segment: 1, frame: 0 }, takenOverMs: 0 });
+  const key = join(place, objectKey(storageId, id));
+  mkdirSync(dirname(key), { recursive: true });
+  writeFileSync(key, bytes);
+}
+
 /** Changes one byte in the middle. */
 function damage(path: string): void {
   const bytes = readFileSync(path);
@@ -178,13 +189,7 @@ describe('bundoc archive verify', () => {
 
   it('finds that no round is complete yet, and a restore says so', async () => {
     const { folder, storage } = await makeArchive();
-    const id = { epoch: 'e'.repeat(32), n: 1 };
-    const storageId = Buffer.from(storage.replaceAll('-', ''), 'hex');
-    const head = { ...id, storageId, before: undefined, timeMs: 1_000, end: undefined, round: undefined };
-    const { bytes } = new ObjectBuilder().finish({ ...head, log: { segment: 1, frame: 0 }, takenOverMs: 0 });
-    const key = folder.path(`young/${objectKey(storageId, id)}`);
-    mkdirSync(dirname(key), { recursive: true });
-    writeFileSync(key, bytes);
+    addYoungChain(folder.path('young'), storage, { n: 1, timeMs: 1_000 });
     const from = ['--from', folder.path('young')];
     const verified = await archive(['verify', ...from]);
     expect(verified).toMatchObject({ code: 1, stderr: expect.stringContaining('nothing can be restored') });
@@ -212,6 +217,16 @@ describe('bundoc archive restore', () => {
       expect(await open.read('acme', 'c')).toBe('third');
       expect(await open.read('globex', 'b')).toBe('of globex');
     });
+  });
+
+  it('says that a newer chain has no complete round yet, and what the moment before it lacks', async () => {
+    const { folder, moments, storage, from } = await makeArchive();
+    const timeMs = (moments[2] ?? 0) + 60_000;
+    addYoungChain(folder.archive, storage, { n: 1_000, timeMs });
+    const { code, stderr } = await archive(['restore', ...from, '--to', folder.path('restored')]);
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain(`a newer chain goes up to ${iso(timeMs)}`);
+    expect(stderr).toContain(`written after ${iso(moments[2] ?? 0)} is missing`);
   });
 
   it('restores an earlier moment, and names the first one for a time before it', async () => {

@@ -42,10 +42,15 @@ export async function restoreFromArchive(
   const plan = await planOf(reader, atMs);
   const bytes = await bytesOf(archive, plan);
   const moment = isoOf(plan.last.timeMs);
-  const begin = () =>
+  const begin = () => {
+    if (plan.newer !== undefined)
+      console.error(
+        `bundoc: a newer chain goes up to ${isoOf(plan.newer.timeMs)}, and has no complete copy of all projects yet: what was written after ${moment} is missing`,
+      );
     console.error(
       `bundoc: restoring storage ${storage} as of ${moment} from ${objects.name} into ${folder}: ${counted(plan.objects, 'object')}, about ${mibOf(bytes)} MiB`,
     );
+  };
   const restored = await withTarget(folder, { storage, moment }, async () => {
     begin();
     return await restoreWithBar(reader, plan, folder, bytes);

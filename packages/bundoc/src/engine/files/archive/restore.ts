@@ -18,6 +18,8 @@ export interface RestorePlan {
   readonly round: RoundPlace;
   /** Number of objects. */
   readonly objects: number;
+  /** The last object of a newer chain, which has no complete round up to the moment; undefined for none. */
+  readonly newer: ObjectHead | undefined;
 }
 
 /**
@@ -31,6 +33,7 @@ export async function planRestore(
   atMs = Number.POSITIVE_INFINITY,
 ): Promise<RestorePlan> {
   let prunedMs = Number.POSITIVE_INFINITY;
+  let newer: ObjectHead | undefined;
   for (const chain of await reader.chains()) {
     // It went on beside what a newer chain has lost, with other content.
     if (chain.tip.timeMs > prunedMs) continue;
@@ -41,12 +44,16 @@ export async function planRestore(
       prunedMs = Math.min(prunedMs, (await headIn(reader, chain, firstOf(chain))).timeMs);
       continue;
     }
-    if (last === undefined || round === undefined) continue;
+    if (last === undefined) continue;
+    if (round === undefined) {
+      newer ??= last;
+      continue;
+    }
     const missing = chain.missing.filter((n) => n >= round.first && n <= last.n);
     if (missing.length > 0) throw new ArchiveDamaged(`these objects are missing: ${missing.join(', ')}`);
     if (round.first < firstOf(chain) || round.endedIn > last.n)
       throw new ArchiveDamaged(`the first object that is needed, ${round.first}, is missing`);
-    return { chain, last, round, objects: last.n - round.first + 1 };
+    return { chain, last, round, objects: last.n - round.first + 1, newer };
   }
   throw new NothingToRestore(
     atMs === Number.POSITIVE_INFINITY
