@@ -75,6 +75,7 @@ function kindOfStatus(status: number, isError: boolean): ObjectStorageFault {
 /** What errors of a connection mean for an operator. */
 const REMEDIES: Readonly<Record<string, string>> = {
   ENOTFOUND: 'correct endpoint, or region',
+  UND_ERR_HEADERS_TIMEOUT: 'the target takes connections and does not answer them: correct endpoint',
   ERR_SSL_WRONG_VERSION_NUMBER: 'nothing speaks TLS there: correct endpoint',
   ERR_TLS_CERT_ALTNAME_INVALID: 'put a name of its certificate into endpoint',
   CERT_HAS_EXPIRED: 'renew the certificate of the target',
