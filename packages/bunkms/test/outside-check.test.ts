@@ -228,12 +228,7 @@ describe('bunkms outside check of OpenBao', () => {
         'into ca_file',
       ],
       ['no file of authorities', { ca_file: 'absent' }, 'ca_file: the file', 'correct ca_file'],
-      [
-        'a file without authorities',
-        { ca_file: 'no-ca' },
-        'ca_file: holds no certificate',
-        'correct ca_file',
-      ],
+      ['a file without authorities', { ca_file: 'no-ca' }, 'no-ca holds no certificate', 'correct ca_file'],
       [
         'a sealed one',
         answering(503, '{"errors":["Vault is sealed"]}'),
@@ -361,7 +356,7 @@ describe('bunkms outside check of AWS KMS', needs('moto'), () => {
         'no answer of http://127.0.0.1:1',
         'the service runs',
       ],
-      ['a file without authorities', { ca_file: 'no-ca' }, 'ca_file: holds no', 'correct ca_file'],
+      ['a file without authorities', { ca_file: 'no-ca' }, 'no-ca holds no', 'correct ca_file'],
     ],
   );
 });
