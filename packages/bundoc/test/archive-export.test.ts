@@ -1,13 +1,25 @@
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
-import { expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { drillArchive } from '../src/cli/archive-drill.ts';
 import { exportFromArchive } from '../src/cli/archive-export.ts';
 import { withArchive } from '../src/cli/archive-place.ts';
 import { ArchivedFolder } from './support/archived-folder.ts';
+
+/** Other tests have folders in the usual place. */
+let place: string;
+beforeAll(() => {
+  place = mkdtempSync(join(tmpdir(), 'bundoc-export-'));
+  vi.stubEnv('TMPDIR', place);
+});
+afterAll(() => {
+  vi.unstubAllEnvs();
+  rmSync(place, { recursive: true });
+});
 
 async function makeArchive() {
   const clock = new FakeClock();
@@ -36,7 +48,7 @@ async function makeArchive() {
       return 0;
     });
     // That of the archive itself is left.
-    expect(readdirSync(tmpdir()).filter((name) => name.startsWith('bundoc-archive-'))).toHaveLength(1);
+    expect(readdirSync(place)).toHaveLength(1);
     return { ...captured, failure };
   };
   const drill = async (sample: number) => {
