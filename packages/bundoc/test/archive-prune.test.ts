@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { cpSync, rmSync } from 'node:fs';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
 import { FakeClock } from '@bundoc/shared/testing/fake-clock';
 import { describe, expect, it } from 'vitest';
@@ -84,6 +84,34 @@ describe('bundoc archive prune', () => {
     const { newest_restorable, findings } = JSON.parse((await archive(['verify', ...from, '--json'])).stdout);
     expect([newest_restorable, findings]).toEqual([iso(moments[5]), []]);
     expect(await restored(folder, moments[5], 'last')).toBe('day 5');
+  });
+
+  it('refuses when the newest chain has lost its beginning, since the one before may be needed', async () => {
+    const { folder, moments, from, day } = await fiveDays();
+    const former = folder.objects();
+    rmSync(folder.path('data/archive/position.json'));
+    await day('day 5');
+    await day('day 6');
+    const [begun = ''] = folder.objects().filter((path) => !former.includes(path));
+    rmSync(begun);
+    const left = folder.objects();
+    const refused = await archive(['prune', ...from, '--before', iso((moments.at(-1) ?? 0) + DAY_MS)]);
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('that stay are missing') });
+    expect(folder.objects()).toEqual(left);
+  });
+
+  it('lets an older copy of the data folder begin a chain, since what it continued is gone', async () => {
+    const { clock, folder, moments, from, day } = await fiveDays();
+    cpSync(folder.path('data'), folder.path('copy'), { recursive: true });
+    for (let at = 5; at < 9; at++) await day(`day ${at}`);
+    expect((await archive(['prune', ...from, '--before', iso(moments[7])])).code).toBe(0);
+    let last = 0;
+    await folder.with('copy', async (open) => {
+      await open.put('acme', 'a', 'of the copy');
+      last = await open.ship();
+    });
+    expect(last).toBe(clock.now());
+    expect(await restored(folder, last, 'of-copy')).toBe('of the copy');
   });
 
   it('never deletes the newest round, however short the time', async () => {

@@ -35,6 +35,12 @@ async function shipped(): Promise<ArchivedFolder> {
   return folder;
 }
 
+it('fails for a place inside of the data folder, which would be lost with it', async () => {
+  const folder = await shipped();
+  const { place } = await check(folder, folder.path('data/archive'));
+  expect(place).toEqual(['fail', expect.stringContaining('must be outside of the data folder')]);
+});
+
 it('leaves one object, which no other command takes for one of a storage', async () => {
   const folder = await shipped();
   const before = folder.objects().length;

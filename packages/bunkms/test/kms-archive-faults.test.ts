@@ -237,6 +237,7 @@ describe('bunkms doctor', () => {
 
   it.each([
     ['a folder that is not there', async () => join(root, 'none'), 'is no folder (ENOENT)'],
+    ['a folder in the data folder', async () => join(root, 'kms', 'x'), 'must be outside of the data folder'],
     ['a wrong setting', async () => 's3://bucket?regoin=x', 'did you mean region?'],
     [
       'a wrong credential',

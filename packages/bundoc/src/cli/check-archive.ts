@@ -29,7 +29,7 @@ export async function checkArchive(
   const found = new Checkup();
   const variable = 'BUNDOC_ARCHIVE';
   const objects = await found.try('place', `correct ${variable}`, () =>
-    openObjectStorage(place, { variable, environment, clock }),
+    openObjectStorage(place, { variable, environment, clock, dataDir }),
   );
   if (objects !== undefined) {
     await using opened = objects;

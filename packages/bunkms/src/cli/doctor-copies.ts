@@ -39,13 +39,13 @@ export async function checkBackups(checkup: Checkup, folder: BackupDestination):
  */
 export async function checkArchive(
   checkup: Checkup,
-  setting: string,
+  { place, dataDir }: { readonly place: string; readonly dataDir: string },
   environment: Environment,
   installation: () => Promise<string>,
 ): Promise<void> {
   const remedy = `correct ${ARCHIVE_VARIABLE}, or what its credential may do (docs/how-to/archive.md)`;
   await checkup.try('archive', remedy, async () => {
-    await using objects = openArchive(setting, environment);
+    await using objects = openArchive(place, environment, { dataDir });
     const body = Buffer.from('bunkms doctor\n');
     await objects.put(CHECK_KEY, body);
     const stored = await objects.get(CHECK_KEY, { maxBytes: CHECK_BYTES_MAX });

@@ -61,7 +61,13 @@ async function checkAll(checkup: Checkup, environment: Environment, options: Doc
   const installation = () => withStore(environment, installationOf);
   if (config.backupTo !== undefined)
     await checkBackups(checkup, new BackupFolder(config.backupTo, installation));
-  if (config.archive !== undefined) await checkArchive(checkup, config.archive, environment, installation);
+  if (config.archive !== undefined)
+    await checkArchive(
+      checkup,
+      { place: config.archive, dataDir: config.dataDir },
+      environment,
+      installation,
+    );
   for (const [name, files] of Object.entries({ 'api tls': config.tls, 'internal tls': config.internalTls }))
     await checkup.try(name, 'correct the files of the certificate', () => {
       const { notAfterMs } = files === undefined ? {} : readTlsMaterial(files);

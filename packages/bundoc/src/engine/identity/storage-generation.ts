@@ -191,6 +191,7 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
    */
   async #check(generation: string | undefined): Promise<void> {
     const { identity, logger } = this.#options;
+    const epoch = this.#epoch;
     const isOurs = async () => {
       const present = await identity.read();
       // A node records its generation before BunKMS has it, so BunKMS need not be asked.
@@ -203,7 +204,8 @@ export class StorageGeneration implements ConfirmedGeneration, AsyncDisposable {
     } catch (error) {
       logger.warn({ err: error }, 'failed to check whether another copy of the storage is in use');
     }
-    if (this.#state === 'confirmed') this.#supersede();
+    // It may have been stopped, and let in again, meanwhile.
+    if (this.#state === 'confirmed' && epoch === this.#epoch) this.#supersede();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

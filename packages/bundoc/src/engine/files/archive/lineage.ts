@@ -14,14 +14,23 @@ import {
   storagePrefix,
 } from './object.ts';
 
+/** The lowest number of an object of a storage that is not below one; undefined for none. */
+export async function numberFrom(
+  storage: ObjectStorage,
+  storageId: Buffer,
+  n: number,
+): Promise<number | undefined> {
+  const after = objectKey(storageId, { n: n - 1, epoch: 'f'.repeat(32) });
+  for await (const { key } of storage.list(storagePrefix(storageId), after)) {
+    const id = parseObjectName(nameOf(key));
+    if (id !== undefined) return id.n;
+  }
+  return undefined;
+}
+
 /** The highest number of an object of a storage; 0 for none. Asks for a few dozen lists. */
 export async function highestN(storage: ObjectStorage, storageId: Buffer): Promise<number> {
-  const isAnyAfter = async (n: number) => {
-    const after = objectKey(storageId, { n, epoch: 'f'.repeat(32) });
-    for await (const { key } of storage.list(storagePrefix(storageId), after))
-      if (parseObjectName(nameOf(key)) !== undefined) return true;
-    return false;
-  };
+  const isAnyAfter = async (n: number) => (await numberFrom(storage, storageId, n + 1)) !== undefined;
   if (!(await isAnyAfter(0))) return 0;
   let below = 1;
   while (await isAnyAfter(2 * below)) below *= 2;

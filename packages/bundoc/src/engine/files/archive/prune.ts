@@ -54,6 +54,9 @@ export async function planPrune(reader: ArchiveReader, limitMs: number): Promise
     // Branches share their beginning, and end up with the same first number.
     floors.set(first, Math.min(floor, floors.get(first) ?? floor));
     if (served === undefined) continue;
+    // A prune leaves the newest round. Without its beginning, a chain is damaged, and others may be needed.
+    if (served.first < first && (chain.tip.round?.first ?? 0) < first)
+      throw new ArchiveDamaged(`objects that stay are missing, of which the first is number ${served.first}`);
     requireWhole(chain, floor);
     const end = served.first >= first ? idIn(chain, served.endedIn) : undefined;
     if (end !== undefined) keptFromMs = (await reader.head(end)).timeMs;

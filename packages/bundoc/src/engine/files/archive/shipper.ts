@@ -15,7 +15,7 @@ import type { FramePlace } from '../log/layout.ts';
 import type { LogEnd } from '../log/log-api.ts';
 import { type AddedBases, BaseQueue } from './base-queue.ts';
 import { BaseReader, type ReadingDisk } from './base-reader.ts';
-import { highestN } from './lineage.ts';
+import { highestN, numberFrom } from './lineage.ts';
 import { addFrames, isContinued } from './log-reader.ts';
 import { ObjectBuilder, objectKey } from './object.ts';
 import { type ArchivePosition, type PositionStore, shippedObject } from './position.ts';
@@ -166,10 +166,20 @@ export class Shipper {
 
   /** Finds where to go on, and what became of the folders meanwhile. */
   async #begin(): Promise<void> {
-    const last = await this.#options.position.read();
+    const known = await this.#options.position.read();
+    const last = known && (await this.#isInArchive(known)) ? known : undefined;
     await this.#changes.begin(last?.arrivals ?? []);
     this.#position = last;
     this.#isBegun = true;
+  }
+
+  /** Whether a chain can go on there. An older copy of the data folder may name objects that were pruned. */
+  async #isInArchive({ epoch, n, segments }: ArchivePosition): Promise<boolean> {
+    const { storage, storageId } = this.#options;
+    const key = objectKey(storageId, { epoch, n });
+    if ((await storage.get(key, { range: { at: 0, bytes: 1 }, maxBytes: 1 })) === undefined) return false;
+    const first = Math.min(n, ...segments.map(([, object]) => object));
+    return (await numberFrom(storage, storageId, first)) === first;
   }
 
   async #make(): Promise<Finished | undefined> {
