@@ -35,6 +35,7 @@ function namesOfBundoc(): string[] {
     logWritesStopped: zero,
     archiveAgeS: zero,
     archiveRoundAgeS: zero,
+    archiveDrillAgeS: zero,
     archiveObjects: zero,
     archiveFailures: zero,
     archiveChains: zero,

@@ -105,6 +105,10 @@ const STORAGE_COUNTS: Readonly<Record<StorageCount, readonly [name: string, help
     'bundoc_archive_round_age_seconds',
     'Seconds since the newest complete round of the archive began.',
   ],
+  archiveDrillAgeS: [
+    'bundoc_archive_drill_age_seconds',
+    'Seconds since "bundoc archive drill" last found everything, as the data folder notes it.',
+  ],
   archiveObjects: ['bundoc_archive_objects_total', 'Objects shipped to the archive.'],
   archiveFailures: ['bundoc_archive_failures_total', 'Failed attempts to ship to the archive.'],
   archiveChains: [

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AppError } from '@bundoc/shared/contract/app-error';
@@ -51,20 +51,29 @@ async function makeArchive() {
     expect(readdirSync(place)).toHaveLength(1);
     return { ...captured, failure };
   };
-  const drill = async (sample: number) => {
-    const exporter = { exportKey: (name: string, version?: number) => keys.exportKey(name, version) };
-    let failure: unknown;
-    const captured = await capturedRun(async () => {
-      const of = (archive: Parameters<typeof drillArchive>[0]) =>
-        drillArchive(archive, { sample, keys: exporter }, { json: true });
-      await withArchive({}, { from: folder.archive }, of).catch((error: unknown) => {
-        failure = error;
-      });
-      return 0;
+  return { folder, keys, moments, run };
+}
+
+async function drill(folder: ArchivedFolder, sample: number) {
+  const exporter = { exportKey: (name: string, version?: number) => folder.keys.exportKey(name, version) };
+  let failure: unknown;
+  const captured = await capturedRun(async () => {
+    const of = (archive: Parameters<typeof drillArchive>[0]) =>
+      drillArchive(archive, { sample, keys: exporter, dataDir: folder.path('data') }, { json: true });
+    await withArchive({}, { from: folder.archive }, of).catch((error: unknown) => {
+      failure = error;
     });
-    return { ...JSON.parse(captured.stdout), failure };
-  };
-  return { keys, moments, run, drill };
+    return 0;
+  });
+  return { ...JSON.parse(captured.stdout), failure };
+}
+
+function drilledMs(folder: ArchivedFolder): number | undefined {
+  try {
+    return JSON.parse(readFileSync(join(folder.path('data'), 'archive', 'drill.json'), 'utf8')).endedMs;
+  } catch {
+    return undefined;
+  }
 }
 
 function texts(stdout: string): unknown[] {
@@ -97,14 +106,26 @@ it('says that a project did not exist, or that its key was destroyed', async () 
 });
 
 it('drills: restores everything, and opens as many random projects as it is told', async () => {
-  const { keys, moments, drill } = await makeArchive();
-  const all = await drill(10);
-  expect(all).toMatchObject({ restored: 2, documents: 3, findings: [] });
+  const { folder, keys, moments } = await makeArchive();
+  const all = await drill(folder, 10);
+  expect(all).toMatchObject({ restored: 2, unfinished: 0, documents: 3, findings: [], noted: true });
+  expect(drilledMs(folder)).toBeGreaterThan(0);
   expect(all).toMatchObject({ moment: new Date(moments[1] ?? 0).toISOString(), failure: undefined });
-  expect((await drill(1)).opened).toHaveLength(1);
+  expect((await drill(folder, 1)).opened).toHaveLength(1);
+  rmSync(join(folder.path('data'), 'archive', 'drill.json'));
   keys.failure = new AppError('key_damaged');
-  expect(await drill(1)).toMatchObject({
+  expect(await drill(folder, 1)).toMatchObject({
     findings: [{ part: expect.any(String) }],
     failure: { exitCode: 1 },
+    noted: false,
   });
+  expect(drilledMs(folder)).toBeUndefined();
+});
+
+it('does not call a drill good that had nothing to open', async () => {
+  const folder = new ArchivedFolder(new FakeClock());
+  await folder.with('data', async (open) => {
+    await open.ship();
+  });
+  expect(await drill(folder, 1)).toMatchObject({ restored: 0, noted: false, failure: { exitCode: 1 } });
 });

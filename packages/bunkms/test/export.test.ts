@@ -96,6 +96,15 @@ describe('export', () => {
     });
   });
 
+  it('says in its record that a drill asked, and takes no other purpose', async () => {
+    await create('a-dek');
+    expect((await kms.internal('/v1/export/a-dek?purpose=drill', { token })).status).toBe(200);
+    expect((await accesses()).at(-1)?.detail).toMatchObject({ purpose: 'drill' });
+    const storage = `storage=${NIL}&generation=${NIL}`;
+    for (const query of ['purpose=other', `purpose=drill&${storage}`])
+      expect((await kms.internal(`/v1/export/a-dek?${query}`, { token })).status).toBe(400);
+  });
+
   it('answers only once its record is durable', async () => {
     await create('a-dek');
     const reached = Promise.withResolvers<void>();

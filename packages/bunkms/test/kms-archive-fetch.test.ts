@@ -140,6 +140,7 @@ describe('a fetched copy of the chain', () => {
     const { code, stderr, to } = await fetched();
     expect([code, readdirSync(to)]).toEqual([8, [`bunkms-${ID}-20260101T000000Z.backup`]]);
     expect(stderr).toContain(refusal);
+    expect(stderr).toContain('The backup is complete: ');
   });
 });
 
@@ -217,6 +218,14 @@ describe('bunkms archive', () => {
       code: 3,
       stderr: expect.stringContaining('the first backup is of 2026-01-01T00:00:00.000Z'),
     });
+  });
+
+  it('names a backup with more records than the newest one, whose time may be wrong', async () => {
+    await addBackup('2026-01-01T01:00:00.000Z', 90);
+    const { stdout, stderr } = await fetched();
+    expect(stdout).toContain('the backup of 2026-01-01T01:00:00.000Z');
+    expect(stderr).toContain(`the backup of 2026-01-01T00:00:00.000Z has more records, up to ${BACKUP_SEQ}`);
+    expect((await fetched('--at', '2026-01-01T00:59:59Z')).stderr).not.toContain('more records');
   });
 
   it('replaces no file', async () => {

@@ -17,6 +17,10 @@ export interface TemporaryMoment {
   readonly disk: Disk;
   readonly projectsDir: string;
   readonly place: (project: string) => ProjectPlace;
+  /** Projects that had just arrived, and are missing. */
+  readonly unfinished: readonly string[];
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
 }
 
 /**
@@ -35,7 +39,8 @@ export async function withTemporaryMoment<T>(
   const signal = stopSignal();
   const dataDir = mkdtempSync(join(tmpdir(), 'bundoc-archive-'));
   try {
-    await restoreArchive(reader, plan, dataDir, { only, onProgress: () => signal.throwIfAborted() });
+    const onProgress = () => signal.throwIfAborted();
+    const { unfinished } = await restoreArchive(reader, plan, dataDir, { only, onProgress });
     using folder = DataFolder.open(dataDir);
     await using disk = openNodeDisk(dataDir);
     const log = await viewFolder({ dataDir, folder, disk }, await identifyFolder(disk, dataDir));
@@ -48,7 +53,7 @@ export async function withTemporaryMoment<T>(
       keys,
       log,
     });
-    return await action({ disk, projectsDir, place });
+    return await action({ disk, projectsDir, place, unfinished, signal });
   } finally {
     rmSync(dataDir, { recursive: true, force: true });
   }

@@ -4,7 +4,7 @@ import { CommandError } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
-import { readConfig } from '../config.ts';
+import { type BundocConfig, readConfig } from '../config.ts';
 import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
 import { headIn } from '../engine/files/archive/restore.ts';
 import type { ProjectPlace } from '../engine/files/projects/project-reader.ts';
@@ -58,7 +58,9 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     .option('--at <time>', 'the last moment before this time; the newest by default', time)
     .action(({ from, storage, project, at, ...options }) =>
       withArchive(environment, { from, storage }, (archive) =>
-        withAnyKeys(environment, (keys) => exportFromArchive(archive, { project, atMs: at, keys }, options)),
+        withAnyKeys(environment, {}, (keys) =>
+          exportFromArchive(archive, { project, atMs: at, keys }, options),
+        ),
       ),
     );
   archiveCommand(
@@ -69,7 +71,9 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     .option('--projects <count>', 'how many projects it opens; 10 by default', sampleSize)
     .action(({ from, storage, projects: sample = 10, ...options }) =>
       withArchive(environment, { from, storage }, (archive) =>
-        withAnyKeys(environment, (keys) => drillArchive(archive, { sample, keys }, options)),
+        withAnyKeys(environment, { purpose: 'drill' }, (keys, { dataDir }) =>
+          drillArchive(archive, { sample, keys, dataDir }, options),
+        ),
       ),
     );
   archiveCommand(
@@ -98,10 +102,12 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
 /** Asks for keys without a storage, whose generation is that of the running service. */
 function withAnyKeys<T>(
   environment: Environment,
-  action: (keys: ProjectPlace['keys']) => Promise<T>,
+  asking: { readonly purpose?: 'drill' },
+  action: (keys: ProjectPlace['keys'], config: BundocConfig) => Promise<T>,
 ): Promise<T> {
-  return withKeys(readConfig(environment), (kms) =>
-    action({ exportKey: (name, version) => kms.exportKey(name, version) }),
+  const config = readConfig(environment);
+  return withKeys(config, (kms) =>
+    action({ exportKey: (name, version) => kms.exportKey(name, version, asking) }, config),
   );
 }
 

@@ -75,8 +75,8 @@ async function checkStorages(found: Checkup, objects: ObjectStorage, dataDir: st
   });
 }
 
-/** @returns undefined before the first start. */
-function ownStorage(dataDir: string): string | undefined {
+/** The storage of a data folder; undefined before its first start. @throws an error of the file system. */
+export function ownStorage(dataDir: string): string | undefined {
   using folder = DataFolder.open(dataDir);
   const content = readSmallSync(folder, STORAGE_FILE, SMALL_FILE_BYTES_MAX);
   return content && parseStorageFile(STORAGE_FILE, content.toString()).id;

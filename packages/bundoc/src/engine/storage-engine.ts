@@ -87,6 +87,7 @@ export type StorageCount =
   | 'databaseSnapshotsWaiting'
   | 'archiveAgeS'
   | 'archiveRoundAgeS'
+  | 'archiveDrillAgeS'
   | 'archiveObjects'
   | 'archiveFailures'
   | 'archiveChains'

@@ -32,7 +32,13 @@ import { parseJson } from '@bundoc/shared/json/parse-json';
 import { type Clock, instant } from '@bundoc/shared/runtime/clock';
 import { z } from 'zod';
 import { OutsideKeys } from './outside-keys.ts';
-import { type ActingStorage, KeyRefused, type LeasedKey, type StorageCalls } from './port.ts';
+import {
+  type ActingStorage,
+  type ExportReason,
+  KeyRefused,
+  type LeasedKey,
+  type StorageCalls,
+} from './port.ts';
 import {
   type CallOptions,
   type Expected,
@@ -68,7 +74,7 @@ export class KmsClient implements StorageCalls {
     this.#transport = new KmsTransport(options);
   }
 
-  async exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey> {
+  async exportKey(name: string, version?: number, acting?: ActingStorage | ExportReason): Promise<LeasedKey> {
     const requestedAt = instant(this.#clock);
     const query = new URLSearchParams({ ...acting });
     if (version !== undefined) query.set('version', String(version));

@@ -34,6 +34,11 @@ export interface ActingStorage {
   readonly generation: string;
 }
 
+/** Why a key is exported without a storage, as its audit record says. */
+export interface ExportReason {
+  readonly purpose?: 'drill';
+}
+
 /**
  * The part of a key service that Bundoc needs for one storage.
  *
@@ -104,7 +109,7 @@ export interface KeyShredder {
  * ignores who holds the key.
  */
 export interface StorageCalls {
-  exportKey(name: string, version?: number, acting?: ActingStorage): Promise<LeasedKey>;
+  exportKey(name: string, version?: number, acting?: ActingStorage | ExportReason): Promise<LeasedKey>;
   createKey(name: string, acting?: ActingStorage): Promise<boolean>;
   claimKey(name: string, acting: ActingStorage): Promise<void>;
   rotateKey(name: string, version: number): Promise<void>;

@@ -78,7 +78,7 @@ it('whatever batches nodes ship in whatever epochs, a copy has each epoch once, 
           for (let n = Math.max(seq, Math.min(...starts)); n <= hashes.length; n++) expected.push(lineOf(n));
         }
         const found: string[] = [];
-        for await (const line of linesFrom(objects, ID, seq)) found.push(line.toString());
+        for await (const { line } of linesFrom(objects, ID, seq)) found.push(line.toString());
         expect(found).toEqual(expected);
         const last = histories.at(-1)?.length ?? 0;
         expect(await lastRecord(objects, ID, seq)).toBe(last);

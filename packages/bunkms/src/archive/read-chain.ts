@@ -113,7 +113,7 @@ export async function* linesFrom(
   objects: ObjectStorage,
   installation: string,
   seq: number,
-): AsyncGenerator<Buffer> {
+): AsyncGenerator<{ readonly line: Buffer; readonly record: number }> {
   const hashes = new Map<number, string>();
   for (const epoch of await epochsOf(objects, installation)) {
     let last: number | undefined;
@@ -136,7 +136,7 @@ export async function* linesFrom(
           );
         hashes.set(record.seq, record.hash);
         last = record.seq;
-        yield Buffer.from(`${line}\n`);
+        yield { line: Buffer.from(`${line}\n`), record: last };
       }
     }
   }

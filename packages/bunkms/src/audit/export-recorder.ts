@@ -29,6 +29,8 @@ export interface Release {
   readonly leaseTtlMs: number;
   /** The storage that it is released to, if any. */
   readonly storage: string | undefined;
+  /** Why no storage asks. */
+  readonly purpose: 'drill' | undefined;
   /** The call of an outside key; empty when none was asked. */
   readonly outside: CallFacts;
 }
@@ -65,7 +67,7 @@ export class ExportRecorder {
    */
   async release(release: Release, caller: Caller, condition: AuditCondition): Promise<AuditReceipt> {
     const { audit, metrics, logger } = this.#options;
-    const { keyId, name, version, leaseTtlMs, storage, outside } = release;
+    const { keyId, name, version, leaseTtlMs, storage, purpose, outside } = release;
     const outcome = 'allowed';
     const receipt = await audit.append(
       {
@@ -73,7 +75,7 @@ export class ExportRecorder {
         detail: {
           key_id: keyId,
           lease_ttl_ms: leaseTtlMs,
-          ...defined({ storage }),
+          ...defined({ storage, purpose }),
           ...detailOf(outside),
         },
       },

@@ -12,6 +12,7 @@ import { ARCHIVE_VARIABLE, openArchive } from '../archive/open-archive.ts';
 import { type ArchivedBackup, backupsIn, bytesOf, installationsIn } from '../archive/read-backups.ts';
 import { lastRecord, linesFrom } from '../archive/read-chain.ts';
 import { stampOf } from '../recovery/backup-folder.ts';
+import { DamagedFile } from '../recovery/errors.ts';
 import { CliFailure, EXIT, UsageError } from './errors.ts';
 
 /** An ISO time with an offset. */
@@ -128,13 +129,20 @@ async function fetch(
   { to, atMs }: FetchInput,
   options: JsonOption,
 ): Promise<void> {
-  const backup = await chosenBackup({ objects, installation }, atMs);
+  const { backup, later } = await chosenBackup({ objects, installation }, atMs);
+  if (later !== undefined)
+    console.error(
+      `bunkms: the backup of ${isoOf(later.timeMs)} has more records, up to ${later.seq}: if a clock was wrong, or another store shipped to this place, name it by --at`,
+    );
   makeFolder(to);
   const file = join(to, `bunkms-${installation}-${stampOf(backup.timeMs)}.backup`);
   await create(file, bytesOf(objects, backup));
-  const last = await lastRecord(objects, installation, backup.seq);
-  const copy = last >= backup.seq ? join(to, COPY) : undefined;
-  if (copy !== undefined) await create(copy, linesFrom(objects, installation, backup.seq));
+  const inArchive = await lastRecord(objects, installation, backup.seq);
+  const copy = inArchive >= backup.seq ? join(to, COPY) : undefined;
+  const written = { last: inArchive };
+  if (copy !== undefined)
+    await createCopy(copy, { objects, installation }, { file, seq: backup.seq, written });
+  const { last } = written;
   const created_at = isoOf(backup.timeMs);
   const evidence = copy === undefined ? '' : ` --audit-copy ${quoted(copy)}`;
   const next = `bunkms restore ${quoted(file)}${evidence}`;
@@ -161,19 +169,55 @@ async function fetch(
 async function chosenBackup(
   { objects, installation }: InstallationArchive,
   atMs = Number.POSITIVE_INFINITY,
-): Promise<ArchivedBackup> {
-  let [first, chosen] = [undefined as ArchivedBackup | undefined, undefined as ArchivedBackup | undefined];
+): Promise<{ readonly backup: ArchivedBackup; readonly later: ArchivedBackup | undefined }> {
+  let first: ArchivedBackup | undefined;
+  let chosen: ArchivedBackup | undefined;
+  let most: ArchivedBackup | undefined;
   for await (const backup of backupsIn(objects, installation)) {
     first ??= backup;
-    if (backup.timeMs <= atMs) chosen = backup;
+    if (backup.timeMs > atMs) continue;
+    chosen = backup;
+    if (backup.seq > (most?.seq ?? 0)) most = backup;
   }
-  if (chosen !== undefined) return chosen;
+  // A restore loses records, so the newest backup may have fewer than one before it.
+  if (chosen !== undefined)
+    return { backup: chosen, later: most !== undefined && most.seq > chosen.seq ? most : undefined };
   throw new CliFailure(
     first === undefined
       ? `${objects.name} has no complete backup of the installation ${installation}`
       : `the first backup is of ${isoOf(first.timeMs)}: name that or a later time by --at`,
     EXIT.notFound,
   );
+}
+
+interface CopyInput {
+  /** The file of the backup. */
+  readonly file: string;
+  /** The last record of the backup. */
+  readonly seq: number;
+  /** The last record that was written. */
+  readonly written: { last: number };
+}
+
+/** @throws DamagedFile that says what can be done without the copy. */
+async function createCopy(
+  path: string,
+  { objects, installation }: InstallationArchive,
+  { file, seq, written }: CopyInput,
+): Promise<void> {
+  const lines = async function* () {
+    for await (const { line, record } of linesFrom(objects, installation, seq)) {
+      written.last = record;
+      yield line;
+    }
+  };
+  try {
+    await create(path, lines());
+  } catch (cause) {
+    if (!(cause instanceof DamagedFile)) throw cause;
+    const line = `${cause.message}. The backup is complete: ${file}; "bunkms restore ${quoted(file)}" without --audit-copy brings keys back disabled, and tokens revoked`;
+    throw new DamagedFile(line, { cause });
+  }
 }
 
 async function create(path: string, content: AsyncIterable<Uint8Array>): Promise<void> {

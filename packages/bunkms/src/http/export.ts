@@ -20,10 +20,18 @@ const exportQuery = z
       .optional()
       .describe('The requesting storage: only keys that it holds are released'),
     generation: generationSchema.optional().describe('The current generation of that storage'),
+    purpose: z
+      .enum(['drill'])
+      .optional()
+      .describe('Why no storage asks, for the audit record: a drill opens a copy'),
   })
   .refine(
     ({ storage, generation }) => (storage === undefined) === (generation === undefined),
     'storage and generation must be given together',
+  )
+  .refine(
+    ({ storage, purpose }) => storage === undefined || purpose === undefined,
+    'a storage that asks has no purpose',
   );
 
 /** The release of keys. Registered on the internal listener only. */
@@ -79,13 +87,13 @@ export function registerExportRoute(app: FastifyInstance, guards: Guards, servic
       },
     },
     async (request, reply) => {
-      const { version, storage, generation } = validate(exportQuery, request.query, 'query');
+      const { version, storage, generation, purpose } = validate(exportQuery, request.query, 'query');
       const acting = storage === undefined || generation === undefined ? undefined : { storage, generation };
       const { name } = validate(keyParamsSchema, request.params, 'params');
       const { keys, limits, receipts } = services();
       limits.takeExport(subjectOf(request), name);
       const beforeOutside = () => limits.takeOutsideExport(subjectOf(request), name);
-      const asked = { name, version, acting, beforeOutside };
+      const asked = { name, version, acting, purpose, beforeOutside };
       const { dek, facts } = await exportKey(keys, asked, callerOf(request));
       let body: Buffer;
       try {

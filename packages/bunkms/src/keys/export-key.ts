@@ -28,6 +28,8 @@ export interface ExportRequest {
   readonly version?: number | undefined;
   /** The acting storage, if any: then only keys that it holds are released. */
   readonly acting?: ActingStorage | undefined;
+  /** Why no storage asks; recorded. */
+  readonly purpose?: 'drill' | undefined;
   /** Called once, before an outside key is asked. What it throws refuses the export. */
   readonly beforeOutside?: (() => void) | undefined;
 }
@@ -98,6 +100,7 @@ async function tryExport(deps: ExportDeps, request: ExportRequest, caller: Calle
         version: version.version,
         leaseTtlMs,
         storage: storage?.id,
+        purpose: request.purpose,
         outside: asking,
       },
       caller,

@@ -36,6 +36,8 @@ export interface ArchiveReport {
   readonly failed: readonly string[];
   /** When the newest complete round began, milliseconds since 1970. */
   readonly roundBeganMs: number | undefined;
+  /** When the last good drill ended, milliseconds since 1970. */
+  readonly drilledMs: number | undefined;
   /** Why nothing was shipped. */
   readonly error: string | undefined;
 }

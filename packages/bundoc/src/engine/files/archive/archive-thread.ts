@@ -39,6 +39,7 @@ const unknown = () => Number.NaN;
 export const NO_ARCHIVE = {
   archiveAgeS: unknown,
   archiveRoundAgeS: unknown,
+  archiveDrillAgeS: unknown,
   archiveObjects: none,
   archiveFailures: none,
   archiveChains: none,
@@ -73,6 +74,7 @@ export class ArchiveThread implements AsyncDisposable {
     return {
       archiveAgeS: () => secondsSince(this.#completeAtMs),
       archiveRoundAgeS: () => secondsSince(this.#report?.roundBeganMs),
+      archiveDrillAgeS: () => secondsSince(this.#report?.drilledMs),
       archiveObjects: () => this.#counts.objects,
       archiveFailures: () => this.#counts.failures,
       archiveChains: () => this.#counts.chains,

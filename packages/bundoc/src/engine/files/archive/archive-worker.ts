@@ -16,6 +16,7 @@ import type {
   FromArchiveThread,
   ToArchiveThread,
 } from './archive-messages.ts';
+import { lastDrill } from './last-drill.ts';
 import { PositionStore } from './position.ts';
 import { type Shipped, Shipper } from './shipper.ts';
 
@@ -91,7 +92,11 @@ function received({ segments, firstLive }: LogEnd): LogEnd {
   return { segments: segments.map((segment) => ({ ...segment, id: Buffer.from(segment.id) })), firstLive };
 }
 
-function reportOf(shipper: Shipper, shipped: Shipped | undefined, begunMs: number): ArchiveReport {
+async function reportOf(
+  shipper: Shipper,
+  shipped: Shipped | undefined,
+  begunMs: number,
+): Promise<ArchiveReport> {
   return {
     completeAtMs: shipped?.isComplete === false ? undefined : begunMs,
     objects: shipped === undefined ? 0 : 1,
@@ -99,6 +104,7 @@ function reportOf(shipper: Shipper, shipped: Shipped | undefined, begunMs: numbe
     basesWaiting: shipper.basesWaiting,
     failed: shipped?.failed ?? [],
     roundBeganMs: shipper.position?.round?.beganMs,
+    drilledMs: await lastDrill(disk, data.dataDir),
     error: undefined,
   };
 }
@@ -119,11 +125,11 @@ async function ship(): Promise<void> {
     try {
       const shipped = await shipper.next();
       failures = 0;
-      send({ report: reportOf(shipper, shipped, begunMs) });
+      send({ report: await reportOf(shipper, shipped, begunMs) });
       pause = pauseMs(shipped, begunMs);
     } catch (error) {
       pause = backoffMs(BACKOFF, ++failures);
-      const failed = reportOf(shipper, undefined, begunMs);
+      const failed = await reportOf(shipper, undefined, begunMs);
       send({ report: { ...failed, completeAtMs: undefined, error: formatError(error) } });
       // It was read incompletely: the next one begins where the position is.
       if (!shipper.isRepeatable) shipper = newShipper();

@@ -62,10 +62,12 @@ export class KnownHandles {
 
   /** A part was shipped. Opening a restored project takes memory for all parts that its base lacks. */
   shipped(handle: string, bytes: number): void {
+    const project = this.#projectOf.get(handle);
+    // A base follows when its folder is found; that of a deleted project is never found.
+    if (project === undefined) return;
     const since = (this.#bytesSince.get(handle) ?? 0) + bytes;
     this.#bytesSince.set(handle, since);
-    const project = this.#projectOf.get(handle);
-    if (since < this.#partsBytes || project === undefined) return;
+    if (since < this.#partsBytes) return;
     this.#bytesSince.delete(handle);
     this.#arrive(project);
   }
