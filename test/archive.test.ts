@@ -1,7 +1,8 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ArchiveReader } from '@bundoc/bundoc/engine/files/archive/lineage';
 import { planRestore, restoreArchive } from '@bundoc/bundoc/engine/files/archive/restore';
 import { init } from '@bundoc/bunkms/cli/init';
@@ -11,6 +12,7 @@ import { type IssueTokenInput, issueTokenSchema } from '@bundoc/shared/contract/
 import { openObjectStorage } from '@bundoc/shared/object-storage/open';
 import { systemClock } from '@bundoc/shared/runtime/clock';
 import { capturedRun } from '@bundoc/shared/testing/captured-run';
+import { runs } from '@bundoc/shared/testing/long';
 import { PATIENT_MS } from '@bundoc/shared/testing/timing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Server, startServer } from '../packages/bunkms/test/support/process.ts';
@@ -202,6 +204,96 @@ describe('the archive of a running Bundoc', () => {
       await bundoc.stop();
     }
   });
+});
+
+/** What the writer of a document knows. Its text is a number that grows. */
+interface Written {
+  readonly project: string;
+  readonly id: string;
+  tried: number;
+  /** Acknowledged numbers, and when. */
+  acknowledged: { readonly n: number; readonly atMs: number }[];
+}
+
+describe('a machine that is killed again and again', () => {
+  const SEED = Number(process.env['KILL_SEED'] ?? randomInt(1, 2_147_483_646));
+  const LIVES = runs(3, 24);
+  let seed = SEED;
+  const random = () => {
+    seed = (seed * 48_271) % 2_147_483_647;
+    return seed / 2_147_483_647;
+  };
+
+  /** Writes everywhere until the process is killed. @returns up to when the archive has everything. */
+  async function live(written: readonly Written[], lifeMs: number): Promise<number> {
+    await expect
+      .poll(() => metric('bundoc_archive_round_age_seconds'), { timeout: PATIENT_MS })
+      .toBeGreaterThanOrEqual(0);
+    let isOver = false;
+    let completeMs = 0;
+    const writers = written.map(async (one) => {
+      while (!isOver) {
+        const n = ++one.tried;
+        const done = await put(one.project, one.id, String(n)).then(
+          () => true,
+          () => false,
+        );
+        if (done) one.acknowledged.push({ n, atMs: Date.now() });
+        else if (!isOver) await sleep(50);
+      }
+    });
+    const watching = (async () => {
+      while (!isOver) {
+        const askedMs = Date.now();
+        const ageMs = 1_000 * (await metric('bundoc_archive_age_seconds').catch(() => Number.NaN));
+        if (ageMs >= 0) completeMs = askedMs - ageMs;
+        await sleep(20);
+      }
+    })();
+    await sleep(lifeMs);
+    await bundoc.kill();
+    isOver = true;
+    await Promise.all([...writers, watching]);
+    return completeMs;
+  }
+
+  /** @param upToMs what was acknowledged later may be lost. */
+  async function check(written: readonly Written[], upToMs: number): Promise<void> {
+    for (const one of written) {
+      const kept = one.acknowledged.filter(({ atMs }) => atMs <= upToMs).at(-1)?.n ?? 0;
+      const found = await read(one.project, one.id);
+      const n = found === 'document_not_found' ? 0 : Number(found);
+      expect(n, `seed ${SEED}: ${one.project}/${one.id}, found ${found}`).toBeGreaterThanOrEqual(kept);
+      expect(n).toBeLessThanOrEqual(one.tried);
+      one.acknowledged = [{ n, atMs: 0 }];
+    }
+  }
+
+  it(`keeps every write that its archive has, also if its folder is lost (seed ${SEED})`, async () => {
+    const written = PROJECTS.flatMap((project) =>
+      ['a', 'b', 'c'].map((id): Written => ({ project, id, tried: 0, acknowledged: [] })),
+    );
+    let dataDir = 'data';
+    bundoc = await startOn(dataDir);
+    for (const project of PROJECTS) await put(project, 'a', '0');
+    const id = await storageId();
+    for (let life = 1; life <= LIVES; life++) {
+      const completeMs = await live(written, 1_000 + 9_000 * random());
+      const isLost = life === LIVES || random() < 0.5;
+      if (isLost) {
+        await restoreStorage(id, `restored-${life}`);
+        rmSync(join(folder, dataDir), { recursive: true });
+        dataDir = `restored-${life}`;
+      }
+      bundoc = await startOn(dataDir);
+      if (isLost) await takeOver();
+      await expect
+        .poll(() => read('acme', 'a'), { timeout: PATIENT_MS })
+        .toSatisfy((text) => Number(text) >= 0);
+      await check(written, isLost ? completeMs : Number.POSITIVE_INFINITY);
+    }
+    expect(Math.min(...written.map(({ tried }) => tried))).toBeGreaterThan(LIVES);
+  }, 600_000);
 });
 
 describe('a fire that takes both services', () => {
