@@ -1,6 +1,7 @@
 import { type PatchOperation, tagOf } from './collection.ts';
-import { type Content, jsonOf, type Metadata, textOf } from './document.ts';
+import { type Content, type JsonText, jsonOf, type Metadata, textOf } from './document.ts';
 import { requireKnown } from './options.ts';
+import { type Update, updateText } from './update.ts';
 
 /** One operation of a batch. */
 export type BatchOperation =
@@ -29,6 +30,14 @@ export type BatchOperation =
       readonly ifMatch?: string;
     }
   | {
+      readonly op: 'patch';
+      readonly collection: string;
+      readonly id: string;
+      /** As in `Collection.update`. */
+      readonly update: Update | JsonText;
+      readonly ifMatch?: string;
+    }
+  | {
       readonly op: 'delete';
       readonly collection: string;
       readonly id: string;
@@ -46,6 +55,9 @@ const MEMBERS: Readonly<Record<string, readonly string[]>> = {
   patch: ['op', 'collection', 'id', 'patch', 'ifMatch'],
   delete: ['op', 'collection', 'id', 'ifMatch'],
 } satisfies Record<BatchOperation['op'], readonly string[]>;
+
+/** Of `patch`, when it has `update`. */
+const UPDATE_MEMBERS = ['op', 'collection', 'id', 'update', 'ifMatch'];
 
 /** The service creates an id for `create`. */
 function isRequired(op: BatchOperation['op'], name: string): boolean {
@@ -66,7 +78,8 @@ function operationText(operation: BatchOperation, at: number): string {
   const { op, collection, id } = operation;
   const place = `operations[${at}]`;
   if (op === undefined) throw new TypeError(`${place}.op: is required`);
-  const known = Object.hasOwn(MEMBERS, op) ? MEMBERS[op] : undefined;
+  const isUpdate = op === 'patch' && 'update' in operation;
+  const known = isUpdate ? UPDATE_MEMBERS : Object.hasOwn(MEMBERS, op) ? MEMBERS[op] : undefined;
   if (known === undefined)
     throw new TypeError(`${place}.op: ${op}: unknown; known are ${Object.keys(MEMBERS).join(', ')}`);
   requireKnown(place, operation, known);
@@ -79,6 +92,7 @@ function operationText(operation: BatchOperation, at: number): string {
     members.push(
       `"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${jsonOf(`${place}.patch`, operation.patch)}`,
     );
+  if ('update' in operation) members.push(`"update":${updateText(`${place}.update`, operation.update)}`);
   if ('ifMatch' in operation) members.push(`"if_match":${JSON.stringify(tagOf(operation.ifMatch))}`);
   if ('ifNoneMatch' in operation) members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);
   return `{${members.join(',')}}`;
