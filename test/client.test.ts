@@ -99,6 +99,10 @@ describe('the client', () => {
       },
     ]);
     expect((await collection.get('a'))?.text).toContain(',"n":12345678901234567890.10,"tags":["x"]}');
+    await bundoc
+      .project('update')
+      .batch([{ op: 'patch', collection: 'notes', id: 'a', patch: new JsonText('{"n":1.10,"$inc":0}') }]);
+    expect((await collection.get('a'))?.text).toContain(',"n":1.10,"tags":["x"],"$inc":0}');
     await expect(collection.update('a', { $inc: { tags: 1 } })).rejects.toMatchObject({
       code: 'patch_inapplicable',
       errors: [{ path: 'body.$inc.tags', message: 'the present value is an array, not a number' }],

@@ -1,7 +1,7 @@
 import { type PatchOperation, tagOf } from './collection.ts';
-import { type Content, type JsonText, jsonOf, type Metadata, textOf } from './document.ts';
+import { type Content, type JsonText, type Metadata, textOf } from './document.ts';
 import { requireKnown } from './options.ts';
-import { type Update, updateText } from './update.ts';
+import { isJsonPatch, patchText, type Update, updateText } from './update.ts';
 
 /** One operation of a batch. */
 export type BatchOperation =
@@ -25,8 +25,8 @@ export type BatchOperation =
       readonly op: 'patch';
       readonly collection: string;
       readonly id: string;
-      /** An object is a merge patch; an array is a JSON Patch. */
-      readonly patch: object | readonly PatchOperation[];
+      /** An object is a merge patch; an array is a JSON Patch. A `JsonText` is sent unchanged. */
+      readonly patch: object | readonly PatchOperation[] | JsonText;
       readonly ifMatch?: string;
     }
   | {
@@ -88,10 +88,10 @@ function operationText(operation: BatchOperation, at: number): string {
   const members = [`"op":"${op}"`, `"collection":${JSON.stringify(collection)}`];
   if (id !== undefined) members.push(`"id":${JSON.stringify(id)}`);
   if ('document' in operation) members.push(`"document":${textOf(operation.document)}`);
-  if ('patch' in operation)
-    members.push(
-      `"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${jsonOf(`${place}.patch`, operation.patch)}`,
-    );
+  if ('patch' in operation) {
+    const text = patchText(`${place}.patch`, operation.patch);
+    members.push(`"${isJsonPatch(text) ? 'json' : 'merge'}":${text}`);
+  }
   if ('update' in operation) members.push(`"update":${updateText(`${place}.update`, operation.update)}`);
   if ('ifMatch' in operation) members.push(`"if_match":${JSON.stringify(tagOf(operation.ifMatch))}`);
   if ('ifNoneMatch' in operation) members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);

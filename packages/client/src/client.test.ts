@@ -116,6 +116,16 @@ describe('a value that JSON does not have', () => {
       'operations[0].update: n: JSON has no NaN',
     ],
     [
+      'a patch with an operator',
+      () => notes.patch('a', { $inc: { n: 1 } }),
+      'patch.$inc: is an operator of an update, not of a patch; for a member of this name, send a JsonText',
+    ],
+    [
+      'a patch with an operator in a batch',
+      () => project.batch([{ op: 'patch', collection: 'notes', id: 'a', patch: { $inc: { n: 1 } } }]),
+      'operations[0].patch.$inc: is an operator of an update, not of a patch; for a member of this name, send a JsonText',
+    ],
+    [
       'an update beside a patch in a batch',
       () =>
         project.batch([

@@ -39,7 +39,7 @@ import {
   type Where,
 } from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
-import { type Update, updateText } from './update.ts';
+import { isJsonPatch, patchText, type Update, updateText } from './update.ts';
 
 export interface WriteOptions extends CallOptions {
   /**
@@ -223,7 +223,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * rest of its text stays as it is. A `JsonText` is sent unchanged.
    *
    * @throws BundocError `document_not_found`, `precondition_failed`, and the codes for a patch that does
-   *   not apply.
+   *   not apply; TypeError for an operator such as `$inc`, which {@link update} takes.
    *
    * @example
    * ```ts
@@ -240,9 +240,8 @@ export class Collection<T extends object = Record<string, unknown>> {
     options: ConditionalOptions = {},
   ): Promise<Metadata> {
     requireKnown('options', options, CONDITIONAL);
-    const body = patch instanceof JsonText ? patch.text : jsonOf('patch', patch);
-    const kind = body.trimStart().startsWith('[') ? 'json-patch' : 'merge-patch';
-    return await this.#patch(id, kind, body, options);
+    const body = patchText('patch', patch);
+    return await this.#patch(id, isJsonPatch(body) ? 'json-patch' : 'merge-patch', body, options);
   }
 
   /**

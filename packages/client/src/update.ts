@@ -27,6 +27,31 @@ export interface Update<T extends object = Record<string, unknown>> {
   readonly $currentDate?: ByPath<true | { readonly $type: 'date' }>;
 }
 
+/** All of {@link Update}. */
+const OPERATORS = new Set(
+  '$set $unset $inc $mul $min $max $push $addToSet $pull $currentDate'.split(' '),
+) as ReadonlySet<string>;
+
+/**
+ * A merge patch or a JSON Patch as JSON.
+ *
+ * @throws TypeError for an operator in a merge patch, where it would become a member of the document.
+ */
+export function patchText(place: string, patch: object): string {
+  if (patch instanceof JsonText) return patch.text;
+  const operator = Object.keys(patch).find((name) => OPERATORS.has(name));
+  if (operator !== undefined)
+    throw new TypeError(
+      `${place}.${operator}: is an operator of an update, not of a patch; for a member of this name, send a JsonText`,
+    );
+  return jsonOf(place, patch);
+}
+
+/** Whether the text of a patch is a JSON Patch, which is an array. */
+export function isJsonPatch(text: string): boolean {
+  return text.trimStart().startsWith('[');
+}
+
 /**
  * An update as JSON.
  *

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 
-export type NaiveUpdate = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+type NaiveUpdate = Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 type Container = Record<string, unknown>;
 
 /** The refusal of an update by {@link updateNaively}. */

@@ -50,7 +50,7 @@ export async function patchContentInTurns(
   return inSteps(contentSteps(own, patch, bytesMax), work);
 }
 
-/** How often each value is read: once, and once for each test of a condition. */
+/** How often a value is read: once, and once for each test of an update. */
 function weightOf(patch: Patch): number {
   return patch.kind === 'update' ? 1 + patch.tests : 1;
 }

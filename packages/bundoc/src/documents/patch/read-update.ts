@@ -1,4 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
+import { showAs } from '@bundoc/shared/contract/json-schema';
 import { faultPath, type RequestPart, validate } from '@bundoc/shared/http/validate';
 import { ARITHMETIC_DIGITS_MAX, isComputable } from '@bundoc/shared/json/arithmetic';
 import { type JsonNode, memberValue, treeText } from '@bundoc/shared/json/tree';
@@ -24,14 +25,15 @@ const pathSchema = z.string().superRefine((path, context) => {
 });
 /** A value by path, which is read from its text. */
 const valuesSchema = z.record(pathSchema, z.unknown()).optional();
+const numbersSchema = z.record(pathSchema, showAs(z.unknown(), z.number())).optional();
 
 /** The body of an update. The reader of its text also checks numbers, conditions and members with `$each`. */
 export const updateSchema = z
   .strictObject({
     $set: valuesSchema,
     $unset: valuesSchema,
-    $inc: valuesSchema,
-    $mul: valuesSchema,
+    $inc: numbersSchema,
+    $mul: numbersSchema,
     $min: valuesSchema,
     $max: valuesSchema,
     $push: valuesSchema,
@@ -49,7 +51,7 @@ const dateSchema = z.strictObject({ $type: z.literal('date') });
 /** An update, ready to be applied: plain data, so that it can be passed to another thread. */
 export interface ReadUpdate {
   readonly root: UpdateBranch;
-  /** Tests of its conditions on one value at most. */
+  /** Maximum tests of one value: its changes are in different places. */
   readonly tests: number;
 }
 
@@ -73,7 +75,7 @@ export function readUpdate(tree: JsonNode, value: unknown, part: RequestPart): R
     for (const { name: path, value: node } of operands.members) {
       const place = [operator, path];
       const change = changeOf(operator, { node, value: update[operator]?.[path], place, part });
-      if (change.op === '$pull' && node.kind === 'object') tests += testsOf(node, place, part);
+      tests = Math.max(tests, testsOf(change, place, part));
       insert(root, change, place, part);
     }
   }
@@ -131,8 +133,11 @@ function valuesOf(node: JsonNode): readonly JsonNode[] {
 }
 
 /** @throws AppError `invalid_patch` for a condition that a query would refuse. */
-function testsOf(condition: JsonNode, place: readonly string[], part: RequestPart): number {
-  const parsed = whereSchema.safeParse(onElement(condition));
+function testsOf(change: UpdateChange, place: readonly string[], part: RequestPart): number {
+  if (change.op === '$addToSet') return 1;
+  if (change.op !== '$pull') return 0;
+  if (change.value.kind !== 'object') return 1;
+  const parsed = whereSchema.safeParse(onElement(change.value));
   if (parsed.success) return operatorsOf(parsed.data);
   const errors = parsed.error.issues.map(({ path, message }) => ({
     path: faultPath(part, [...place, ...path.slice(NAMES_BEFORE_CONDITION)]),

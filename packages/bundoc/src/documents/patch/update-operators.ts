@@ -17,7 +17,7 @@ import { compileWhere } from '../../queries/evaluate.ts';
 import { operatorsOf, whereSchema } from '../../queries/where.ts';
 import { compareValues, equalValues } from '../../values/compare.ts';
 import { encodeExactly } from '../../values/key.ts';
-import { readValue, typeOf, type Value, weightOf } from '../../values/value.ts';
+import { isObject, readValue, typeOf, type Value, weightOf } from '../../values/value.ts';
 import { PATCH_WORK_MAX } from './json-patch.ts';
 
 /** One operator of an update, on one path. */
@@ -146,7 +146,8 @@ function pulled(
         detail: `${change.place}: the condition has too many operators for an array of this size`,
       });
     const holds = compileWhere(where);
-    isPulled = (element) => holds({ [ELEMENTS]: [element] });
+    const isOnMembers = where.kind === 'field' && where.tests.some((test) => 'where' in test);
+    isPulled = (element) => (!isOnMembers || isObject(element)) && holds({ [ELEMENTS]: [element] });
   } else {
     const pulledValue = exactOf(value);
     isPulled = (element) => equalValues(element, pulledValue);

@@ -1,8 +1,10 @@
 import { type JsonObject, parseTree, treeText } from '@bundoc/shared/json/tree';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { patched } from '../../testing/patched.ts';
+import type { Job } from '../../work/job.ts';
+import type { Work } from '../../work/work.ts';
 import { PATCH_WORK_MAX } from './json-patch.ts';
-import { patchContent } from './patch-content.ts';
+import { patchContent, patchContentInTurns } from './patch-content.ts';
 import { readPatch } from './read-patch.ts';
 
 const BYTES_MAX = 10_000;
@@ -195,6 +197,8 @@ describe('$pull', () => {
     ['{"a":[1,5,9,"x"]}', '{"$pull":{"a":{"$gte":5}}}', '{"a":[1,"x"]}'],
     ['{"a":[1,5,9]}', '{"$pull":{"a":{"$in":[1,9]}}}', '{"a":[5]}'],
     ['{"a":[{"q":1,"z":0},{"q":2},3]}', '{"$pull":{"a":{"q":1}}}', '{"a":[{"q":2},3]}'],
+    ['{"a":[[{"q":1}],{"q":1}]}', '{"$pull":{"a":{"q":1}}}', '{"a":[[{"q":1}]]}'],
+    ['{"a":[[],{},null]}', '{"$pull":{"a":{}}}', '{"a":[[],null]}'],
     ['{"a":[{"q":[1,2]},{"q":3}]}', '{"$pull":{"a":{"q":{"$lt":3}}}}', '{"a":[{"q":3}]}'],
     ['{"a":[{"q":1},{"r":2},3]}', '{"$pull":{"a":{"$or":[{"q":1},{"r":2}]}}}', '{"a":[3]}'],
     ['{"a":[1e400,1e401]}', '{"$pull":{"a":{"$gt":1e400}}}', '{"a":[1e400]}'],
@@ -360,6 +364,23 @@ describe('an update', () => {
     const document = `{"a":${array},"b":${array}}`;
     const update = `{"$addToSet":{"a":{"$each":${array}}},"$push":{"b":{"$each":${array},"$position":1}}}`;
     expect(apply(document, update).length).toBe(document.length + array.length - 1);
+  });
+
+  it('goes to the thread for large documents by its tests as well as by the size', async () => {
+    const elsewhere = vi.fn(async (job: Job<unknown, unknown>, input: unknown) =>
+      job.run(structuredClone(input)),
+    );
+    const work = { elsewhere, pause: () => undefined, leave: () => undefined } as unknown as Work;
+    const own = { bytes: Buffer.from(`"n":1,"a":[${'0,'.repeat(20_000)}1]`), hasMembers: true };
+    const change = async (update: string) => {
+      const { bytes } = await patchContentInTurns(own, read(update), 1_000_000, work);
+      return bytes.toString();
+    };
+    expect(await change('{"$inc":{"n":1},"$push":{"a":2}}')).toMatch(/^"n":2,.*,1,2\]$/);
+    expect(elsewhere).not.toHaveBeenCalled();
+    expect(await change('{"$inc":{"n":1},"$pull":{"a":{"$lt":1}}}')).toBe('"n":2,"a":[1]');
+    expect(await change('{"$addToSet":{"a":1}}')).toBe(own.bytes.toString());
+    expect(elsewhere).toHaveBeenCalledTimes(2);
   });
 
   it('is refused when conditions would test too many values', () => {
