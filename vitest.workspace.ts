@@ -78,6 +78,7 @@ const API = [
   'take-over',
   'token-renewal',
   'transfer',
+  'update',
   'workflow',
 ];
 /**

@@ -100,7 +100,7 @@ describe('a body is refused, and nothing is written,', () => {
     };
     expect(await detailOf('PUT', 'text/plain')).toBe('a body of application/json is required');
     expect(await detailOf('PATCH', 'application/json')).toBe(
-      'a body of application/merge-patch+json or application/json-patch+json is required',
+      'a body of application/merge-patch+json or application/json-patch+json or application/vnd.bundoc.update+json is required',
     );
   });
 

@@ -81,6 +81,30 @@ describe('bundoc put, get, patch and delete', () => {
     expect(JSON.parse(content.stdout)).toEqual({ n: 1, $set: { n: 2 } });
   });
 
+  it('update by operators, with exact decimals and only of the revision that is given', async () => {
+    const { stdout } = await bundoc(
+      'put',
+      'exact',
+      'notes',
+      'up',
+      written('up.json', '{ "n":1.10, "a":[] }'),
+    );
+    const { _rev: rev } = JSON.parse(stdout) as { _rev: string };
+    const update = written('update.json', '{"$inc":{"n":0.1},"$push":{"a":"x"}}');
+    const updated = await bundoc('update', 'exact', 'notes', 'up', update, '--if-match', rev);
+    expect(updated).toMatchObject({ code: 0, stderr: '' });
+    expect(JSON.parse(updated.stdout)).toMatchObject({ _id: 'up', _rev: expect.not.stringMatching(rev) });
+    const content = await bundoc('get', 'exact', 'notes', 'up', '--content');
+    expect(content.stdout).toBe('{ "n":1.20, "a":["x"] }');
+    const stale = await bundoc('update', 'exact', 'notes', 'up', update, '--if-match', rev);
+    expect([stale.code, stale.stderr]).toEqual([2, expect.stringContaining('precondition_failed')]);
+    const wrong = await bundoc('update', 'exact', 'notes', 'up', written('wrong.json', '{"$incr":{"n":1}}'));
+    expect([wrong.code, wrong.stderr]).toEqual([
+      2,
+      expect.stringContaining('body $incr (did you mean $inc?): unknown; known are $set, '),
+    ]);
+  });
+
   it('patch with an object or an array, and keep numbers as they are written', async () => {
     const merge = written('merge.json', '{"amount": 1.10}');
     expect(await bundoc('patch', 'exact', 'notes', 'one', merge)).toMatchObject({ code: 0, stderr: '' });

@@ -84,6 +84,37 @@ describe('the client', () => {
     expect((await collection.get('a'))?.value.title).toBeUndefined();
   });
 
+  it('updates a document by operators, in a batch as well, and takes exact ones as text', async () => {
+    const collection = notes('update');
+    const { _rev } = await collection.put('a', new JsonText('{"n":1.10,"title":"one"}'));
+    await collection.update('a', { $inc: { n: 0.1 }, $set: { title: 'two' } }, { ifMatch: _rev });
+    expect((await collection.get('a'))?.text).toContain(',"n":1.20,"title":"two"}');
+    await collection.update('a', new JsonText('{"$max":{"n":12345678901234567890.10}}'));
+    await bundoc.project('update').batch([
+      {
+        op: 'patch',
+        collection: 'notes',
+        id: 'a',
+        update: { $unset: { title: '' }, $push: { tags: 'x' } },
+      },
+    ]);
+    expect((await collection.get('a'))?.text).toContain(',"n":12345678901234567890.10,"tags":["x"]}');
+    await bundoc
+      .project('update')
+      .batch([{ op: 'patch', collection: 'notes', id: 'a', patch: new JsonText('{"n":1.10,"$inc":0}') }]);
+    expect((await collection.get('a'))?.text).toContain(',"n":1.10,"tags":["x"],"$inc":0}');
+    await expect(collection.update('a', { $inc: { tags: 1 } })).rejects.toMatchObject({
+      code: 'patch_inapplicable',
+      errors: [{ path: 'body.$inc.tags', message: 'the present value is an array, not a number' }],
+    });
+    // @ts-expect-error: there is no such operator.
+    await expect(collection.update('a', { $incr: { n: 1 } })).rejects.toMatchObject({
+      code: 'invalid_patch',
+    });
+    // @ts-expect-error: a title is a text.
+    await collection.update('a', { $set: { title: 1 } });
+  });
+
   it('accepts any valid id', async () => {
     const collection = notes('ids');
     for (const id of ['a b', 'é/ü'.replace('/', '-'), '%2F', '...', '?x#y', '+']) {

@@ -59,6 +59,7 @@ const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?
       return [
         await patch(`${DOCUMENTS}/patched`, 'merge-patch+json', { w: 1 }),
         await patch(`${DOCUMENTS}/patched`, 'json-patch+json', [{ op: 'test', path: '/v', value: 1 }]),
+        await patch(`${DOCUMENTS}/patched`, 'vnd.bundoc.update+json', { $inc: { w: 1 } }),
         await patch(`${DOCUMENTS}/patched`, 'json-patch+json', at('/v')),
         await patch(`${DOCUMENTS}/patched`, 'json-patch+json', at('/none')),
       ];

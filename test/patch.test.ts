@@ -12,6 +12,7 @@ afterAll(() => installation[Symbol.asyncDispose]());
 
 const MERGE = 'application/merge-patch+json';
 const JSON_PATCH = 'application/json-patch+json';
+const UPDATE = 'application/vnd.bundoc.update+json';
 const path = (id: string, project = 'patched') => `/v1/projects/${project}/collections/notes/documents/${id}`;
 const get = async (id: string) => (await call(installation.url, path(id), { token })).text;
 const put = (id: string, body: string) => call(installation.url, path(id), { method: 'PUT', token, body });
@@ -126,7 +127,7 @@ describe('PATCH', () => {
     const before = await get('bad');
     const answer = await patch('bad', type, body);
     expectProblem(answer, code);
-    expect(answer.headers['accept-patch']).toBe(`${MERGE}, ${JSON_PATCH}`);
+    expect(answer.headers['accept-patch']).toBe(`${MERGE}, ${JSON_PATCH}, ${UPDATE}`);
     expect(await get('bad')).toBe(before);
   });
 
@@ -136,7 +137,7 @@ describe('PATCH', () => {
   });
 
   it('content types of patches are not accepted for documents', async () => {
-    for (const type of [MERGE, JSON_PATCH]) {
+    for (const type of [MERGE, JSON_PATCH, UPDATE]) {
       const headers = { 'content-type': type };
       const answer = await call(installation.url, path('put'), { method: 'PUT', token, body: '{}', headers });
       expectProblem(answer, 'unsupported_media_type');

@@ -1,6 +1,7 @@
 import { type PatchOperation, tagOf } from './collection.ts';
-import { type Content, jsonOf, type Metadata, textOf } from './document.ts';
+import { type Content, type JsonText, type Metadata, textOf } from './document.ts';
 import { requireKnown } from './options.ts';
+import { isJsonPatch, patchText, type Update, updateText } from './update.ts';
 
 /** One operation of a batch. */
 export type BatchOperation =
@@ -24,8 +25,16 @@ export type BatchOperation =
       readonly op: 'patch';
       readonly collection: string;
       readonly id: string;
-      /** An object is a merge patch; an array is a JSON Patch. */
-      readonly patch: object | readonly PatchOperation[];
+      /** An object is a merge patch; an array is a JSON Patch. A `JsonText` is sent unchanged. */
+      readonly patch: object | readonly PatchOperation[] | JsonText;
+      readonly ifMatch?: string;
+    }
+  | {
+      readonly op: 'patch';
+      readonly collection: string;
+      readonly id: string;
+      /** As in `Collection.update`. */
+      readonly update: Update | JsonText;
       readonly ifMatch?: string;
     }
   | {
@@ -47,6 +56,9 @@ const MEMBERS: Readonly<Record<string, readonly string[]>> = {
   delete: ['op', 'collection', 'id', 'ifMatch'],
 } satisfies Record<BatchOperation['op'], readonly string[]>;
 
+/** Of `patch`, when it has `update`. */
+const UPDATE_MEMBERS = ['op', 'collection', 'id', 'update', 'ifMatch'];
+
 /** The service creates an id for `create`. */
 function isRequired(op: BatchOperation['op'], name: string): boolean {
   return !name.startsWith('if') && !(op === 'create' && name === 'id');
@@ -66,7 +78,8 @@ function operationText(operation: BatchOperation, at: number): string {
   const { op, collection, id } = operation;
   const place = `operations[${at}]`;
   if (op === undefined) throw new TypeError(`${place}.op: is required`);
-  const known = Object.hasOwn(MEMBERS, op) ? MEMBERS[op] : undefined;
+  const isUpdate = op === 'patch' && 'update' in operation;
+  const known = isUpdate ? UPDATE_MEMBERS : Object.hasOwn(MEMBERS, op) ? MEMBERS[op] : undefined;
   if (known === undefined)
     throw new TypeError(`${place}.op: ${op}: unknown; known are ${Object.keys(MEMBERS).join(', ')}`);
   requireKnown(place, operation, known);
@@ -75,10 +88,11 @@ function operationText(operation: BatchOperation, at: number): string {
   const members = [`"op":"${op}"`, `"collection":${JSON.stringify(collection)}`];
   if (id !== undefined) members.push(`"id":${JSON.stringify(id)}`);
   if ('document' in operation) members.push(`"document":${textOf(operation.document)}`);
-  if ('patch' in operation)
-    members.push(
-      `"${Array.isArray(operation.patch) ? 'json' : 'merge'}":${jsonOf(`${place}.patch`, operation.patch)}`,
-    );
+  if ('patch' in operation) {
+    const text = patchText(`${place}.patch`, operation.patch);
+    members.push(`"${isJsonPatch(text) ? 'json' : 'merge'}":${text}`);
+  }
+  if ('update' in operation) members.push(`"update":${updateText(`${place}.update`, operation.update)}`);
   if ('ifMatch' in operation) members.push(`"if_match":${JSON.stringify(tagOf(operation.ifMatch))}`);
   if ('ifNoneMatch' in operation) members.push(`"if_none_match":${JSON.stringify(operation.ifNoneMatch)}`);
   return `{${members.join(',')}}`;

@@ -98,6 +98,41 @@ describe('a value that JSON does not have', () => {
       () => project.batch([{ op: 'patch', collection: 'notes', id: 'a', patch: { n: Number.NaN } }]),
       'operations[0].patch: n: JSON has no NaN',
     ],
+    ['an update', () => notes.update('a', { $inc: { n: Number.NaN } }), 'update: n: JSON has no NaN'],
+    [
+      'the condition of an update',
+      () => notes.update('a', { $pull: { owners: { id: undefined } } }),
+      'update: id: JSON has no undefined',
+    ],
+    [
+      'an update that is a list',
+      () => notes.update('a', [] as object),
+      'update: must be an object of operators, such as { $inc: { stars: 1 } }',
+    ],
+    [
+      'an update in a batch',
+      () =>
+        project.batch([{ op: 'patch', collection: 'notes', id: 'a', update: { $inc: { n: Number.NaN } } }]),
+      'operations[0].update: n: JSON has no NaN',
+    ],
+    [
+      'a patch with an operator',
+      () => notes.patch('a', { $inc: { n: 1 } }),
+      'patch.$inc: is an operator of an update, not of a patch; for a member of this name, send a JsonText',
+    ],
+    [
+      'a patch with an operator in a batch',
+      () => project.batch([{ op: 'patch', collection: 'notes', id: 'a', patch: { $inc: { n: 1 } } }]),
+      'operations[0].patch.$inc: is an operator of an update, not of a patch; for a member of this name, send a JsonText',
+    ],
+    [
+      'an update beside a patch in a batch',
+      () =>
+        project.batch([
+          { op: 'patch', collection: 'notes', id: 'a', update: {}, patch: {} } as unknown as BatchOperation,
+        ]),
+      'operations[0].patch: unknown; known are op, collection, id, update, ifMatch',
+    ],
     ['a document', () => notes.put('a', { m: new Map([[1, 2]]) }), 'document: m: JSON has no Map'],
     [
       'a BigInt',
@@ -206,6 +241,7 @@ describe('an option that the service would refuse or never see', () => {
     ['get', (options) => collection.get('a', options)],
     ['put', (options) => collection.put('a', {}, options)],
     ['patch', (options) => collection.patch('a', {}, options)],
+    ['update', (options) => collection.update('a', {}, options)],
     ['delete', (options) => collection.delete('a', options)],
     ['listPage', (options) => collection.listPage(options)],
     ['list', (options) => collection.list(options).next()],

@@ -39,6 +39,7 @@ import {
   type Where,
 } from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
+import { isJsonPatch, patchText, type Update, updateText } from './update.ts';
 
 export interface WriteOptions extends CallOptions {
   /**
@@ -222,7 +223,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * rest of its text stays as it is. A `JsonText` is sent unchanged.
    *
    * @throws BundocError `document_not_found`, `precondition_failed`, and the codes for a patch that does
-   *   not apply.
+   *   not apply; TypeError for an operator such as `$inc`, which {@link update} takes.
    *
    * @example
    * ```ts
@@ -239,18 +240,33 @@ export class Collection<T extends object = Record<string, unknown>> {
     options: ConditionalOptions = {},
   ): Promise<Metadata> {
     requireKnown('options', options, CONDITIONAL);
-    const body = patch instanceof JsonText ? patch.text : jsonOf('patch', patch);
-    const isArray = body.trimStart().startsWith('[');
-    const type = isArray ? 'application/json-patch+json' : 'application/merge-patch+json';
-    const { text } = await this.#transport.send({
-      ...options,
-      method: 'PATCH',
-      path: this.#documentPath(id),
-      headers: { ...conditionsOf(options), 'content-type': type },
-      body,
-      isIdempotent: true,
-    });
-    return JSON.parse(text) as Metadata;
+    const body = patchText('patch', patch);
+    return await this.#patch(id, isJsonPatch(body) ? 'json-patch' : 'merge-patch', body, options);
+  }
+
+  /**
+   * Changes parts of a document by operators, as `docs/updates.md` has them. Sums and products are exact
+   * decimals, and the rest of the text stays as it is. A `JsonText` is sent unchanged.
+   *
+   * @throws BundocError `document_not_found`, `precondition_failed`; `invalid_patch` for an update that fits
+   *   no document, `patch_inapplicable` for one that does not fit this document.
+   *
+   * @example
+   * ```ts
+   * await notes.update('first', {
+   *   $inc: { stars: 1 },
+   *   $push: { readers: { $each: ['ada', 'bob'], $slice: -10 } },
+   *   $currentDate: { 'last.read': true },
+   * });
+   * ```
+   */
+  async update(
+    id: string,
+    update: Update<T> | JsonText,
+    options: ConditionalOptions = {},
+  ): Promise<Metadata> {
+    requireKnown('options', options, CONDITIONAL);
+    return await this.#patch(id, 'vnd.bundoc.update', updateText('update', update), options);
   }
 
   /**
@@ -578,6 +594,18 @@ export class Collection<T extends object = Record<string, unknown>> {
     if (answer.as_of !== undefined) onAsOf?.(answer.as_of);
     reportUnreadable(answer.unreadable ?? [], onUnreadable);
     return answer;
+  }
+
+  async #patch(id: string, kind: string, body: string, options: ConditionalOptions): Promise<Metadata> {
+    const { text } = await this.#transport.send({
+      ...options,
+      method: 'PATCH',
+      path: this.#documentPath(id),
+      headers: { ...conditionsOf(options), 'content-type': `application/${kind}+json` },
+      body,
+      isIdempotent: true,
+    });
+    return JSON.parse(text) as Metadata;
   }
 
   /** Queries change nothing, so they can be retried. */

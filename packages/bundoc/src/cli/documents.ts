@@ -11,7 +11,7 @@ import { collectionName, onProject, openProject, stopSignal } from './service-cl
 const FILE = 'a file; - for standard input';
 const IF_MATCH = 'only if this is its revision';
 
-/** `bundoc get|put|create|patch|delete`: reads or writes one document. */
+/** `bundoc get|put|create|patch|update|delete`: reads or writes one document. */
 export const addDocumentCommands: AddCommands = (program, environment) => {
   onDocument(program, 'get', 'prints a document byte for byte; exit code 1 if it does not exist')
     .option('--content', 'without the metadata: as it was written')
@@ -43,21 +43,26 @@ export const addDocumentCommands: AddCommands = (program, environment) => {
       const content = new JsonText(await readText(file));
       await printMetadata(await collection.create(content, { signal: stopSignal() }), options);
     });
-  onDocument(
+  onChange(
     program,
     'patch',
     'changes parts of a document: an object is a merge patch, an array a JSON Patch',
-  )
-    .argument('[file]', FILE, '-')
-    .option('--if-match <revision>', IF_MATCH)
-    .action(async (project, name, id, file, options) => {
-      const collection = (await openProject(environment, options, project)).collection(name);
-      const patch = new JsonText(await readText(file));
-      const write = { ...defined({ ifMatch: options.ifMatch }), signal: stopSignal() };
-      const changed = await collection.patch(id, patch, write);
-      warnOfOperators(patch.text);
-      await printMetadata(changed, options);
-    });
+  ).action(async (project, name, id, file, options) => {
+    const collection = (await openProject(environment, options, project)).collection(name);
+    const patch = new JsonText(await readText(file));
+    const changed = await collection.patch(id, patch, changeOptions(options));
+    warnOfOperators(patch.text);
+    await printMetadata(changed, options);
+  });
+  onChange(
+    program,
+    'update',
+    'changes parts of a document by operators: {"$inc":{"stars":1}}, with exact decimals',
+  ).action(async (project, name, id, file, options) => {
+    const collection = (await openProject(environment, options, project)).collection(name);
+    const update = new JsonText(await readText(file));
+    await printMetadata(await collection.update(id, update, changeOptions(options)), options);
+  });
   onDocument(program, 'delete', 'deletes a document; exit code 1 when there is none')
     .option('--if-match <revision>', IF_MATCH)
     .action(async (project, name, id, options) => {
@@ -77,6 +82,16 @@ function onDocument(program: Command, name: string, description: string) {
     .argument('<id>', 'its id');
 }
 
+function onChange(program: Command, name: string, description: string) {
+  return onDocument(program, name, description)
+    .argument('[file]', FILE, '-')
+    .option('--if-match <revision>', IF_MATCH);
+}
+
+function changeOptions({ ifMatch }: { readonly ifMatch?: string | undefined }) {
+  return { ...defined({ ifMatch }), signal: stopSignal() };
+}
+
 /**
  * A document may have such members. In MongoDB they mean something else.
  *
@@ -87,7 +102,7 @@ function warnOfOperators(patch: string): void {
   const operator = names.find((name) => /^\$[a-z]/i.test(name));
   if (operator !== undefined)
     console.error(
-      `bundoc: ${operator} is no operator here: the document now has a member of that name; name the members themselves, or give a JSON Patch`,
+      `bundoc: ${operator} is no operator here: the document now has a member of that name; bundoc update applies operators`,
     );
 }
 

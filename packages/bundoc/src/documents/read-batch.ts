@@ -11,7 +11,7 @@ import { copyOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
 import { requireSame, withRevision } from './body-metadata.ts';
 import { documentIdOfBody, newDocumentId } from './document-id.ts';
 import type { BatchOperation } from './operation.ts';
-import { jsonPatchOf, mergePatchOf, type Patch } from './patch/read-patch.ts';
+import { PATCH_TYPES, type Patch, patchOf } from './patch/read-patch.ts';
 
 /** Nesting levels of a batch around a document: the object, the list, the operation. */
 const LEVELS_AROUND = 3;
@@ -120,17 +120,16 @@ function readDocument(place: OperationPart, value: unknown, id: string | undefin
 
 function readPatchOf(place: OperationPart, input: Extract<BatchOperationInput, { op: 'patch' }>): Patch {
   const { bytes, path, limits } = place;
-  const kinds = (['merge', 'json'] as const).filter((kind) => input[kind] !== undefined);
+  const kinds = Object.values(PATCH_TYPES).filter((kind) => input[kind] !== undefined);
   const [kind] = kinds;
   if (kind === undefined || kinds.length > 1)
     throw new AppError('invalid_request', {
-      errors: [{ path, message: 'must have either "merge" or "json"' }],
+      errors: [{ path, message: 'must have one of "merge", "json" and "update"' }],
     });
   const { valueStart, valueEnd } = memberOf(place, kind, limits.documentBytesMax);
   const tree = parseTree(bytes.toString('utf8', valueStart, valueEnd));
-  const part = `${path}.json` as const;
-  const patch =
-    kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, input.json, limits.documentBytesMax, part);
+  const part = `${path}.${kind}` as const;
+  const patch = patchOf(kind, tree, input[kind], limits.documentBytesMax, part);
   if (valueEnd - valueStart <= TREE_BYTES_MAX) return patch;
   // Keeps only the text, which takes a fraction of the memory.
   return { kind: 'large', of: kind, bytes: copyOf(bytes.subarray(valueStart, valueEnd)), part };

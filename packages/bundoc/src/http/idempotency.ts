@@ -2,9 +2,11 @@ import { AppError } from '@bundoc/shared/contract/app-error';
 import { idempotencyKeySchema } from '@bundoc/shared/contract/headers';
 import type { Claims } from '@bundoc/shared/contract/tokens';
 import { claimsOf } from '@bundoc/shared/http/guard';
+import { essenceOf } from '@bundoc/shared/http/media-type';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { digestInTurns } from '../documents/large-content.ts';
+import { UPDATE_TYPE } from '../documents/patch/read-update.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
 import type { WorkOptions } from '../service/documents.ts';
 import type { Work } from '../work/work.ts';
@@ -36,6 +38,9 @@ async function idempotentOptions(
       errors: [{ path: 'headers.idempotency-key', message: 'must be 1 to 255 visible ASCII characters' }],
     });
   const headers = HASHED_HEADERS.map((name) => String(request.headers[name] ?? ''));
+  // An update and a merge patch may have the same body.
+  const type = essenceOf(request.headers['content-type']);
+  if (type === UPDATE_TYPE) headers.push(type);
   const body = request.body instanceof Buffer ? request.body : Buffer.of();
   return {
     work,

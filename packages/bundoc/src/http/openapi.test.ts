@@ -101,17 +101,18 @@ describe('the schemas of the document', () => {
     expect((properties('Condition')['$or'] as Json)['items']).toEqual(named('Condition'));
   });
 
-  it('describe the document, merge patch and JSON Patch of a batch, and valid ids', () => {
+  it('describe the document and the patches of a batch, and valid ids', () => {
     const { document, id } = componentOf('PutOperation')['properties'] as Record<string, Json>;
     expect(document).toEqual(named('DocumentBody'));
     expect(id).toEqual({ type: 'string', minLength: 1, maxLength: 512 });
     expect(componentOf('PatchOperation')['properties']).toMatchObject({
       merge: named('MergePatch'),
       json: named('JsonPatch'),
+      update: named('Update'),
     });
   });
 
-  it('exist for both media types of PATCH', () => {
+  it('exist for each media type of PATCH', () => {
     const patch = reader.operations.find(({ operationId }) => operationId === 'patchDocument');
     const schemas = Object.entries(patch?.requestBody?.content ?? {}).map(([type, { schema }]) => [
       type,
@@ -120,6 +121,7 @@ describe('the schemas of the document', () => {
     expect(Object.fromEntries(schemas)).toEqual({
       'application/merge-patch+json': named('MergePatch'),
       'application/json-patch+json': named('JsonPatch'),
+      'application/vnd.bundoc.update+json': named('Update'),
     });
   });
 

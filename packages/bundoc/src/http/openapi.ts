@@ -56,6 +56,7 @@ import {
 } from '@bundoc/shared/contract/query';
 import type { ServiceDescription } from '@bundoc/shared/openapi/document';
 import { mergePatchSchema, operationSchema, operationsSchema } from '../documents/patch/read-patch.ts';
+import { updateSchema } from '../documents/patch/read-update.ts';
 
 /** The parts of Bundoc's OpenAPI document outside its routes, which describe themselves. */
 export const BUNDOC_API: ServiceDescription = {
@@ -78,6 +79,7 @@ export const BUNDOC_API: ServiceDescription = {
     MergePatch: mergePatchSchema,
     JsonPatch: operationsSchema,
     JsonPatchOperation: operationSchema,
+    Update: updateSchema,
     Batch: batchSchema,
     BatchOperation: batchOperationSchema,
     PutOperation: putOperationSchema,

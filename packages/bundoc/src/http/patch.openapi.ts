@@ -1,6 +1,7 @@
 import { documentMetadataSchema } from '@bundoc/shared/contract/documents';
 import { describe } from '@bundoc/shared/openapi/description';
 import { mergePatchSchema, operationsSchema } from '../documents/patch/read-patch.ts';
+import { updateSchema } from '../documents/patch/read-update.ts';
 import { documentPathSchema } from './access.ts';
 import { projectAccess, WRITE_REFUSALS } from './descriptions.ts';
 import { PRECONDITION_TEXT, writeHeaders } from './documents.openapi.ts';
@@ -11,7 +12,8 @@ export const DESCRIPTION = describe({
   tag: 'documents',
   summary: 'Change parts of a document',
   description:
-    'With a merge patch (RFC 7396) or a JSON Patch (RFC 6902). All other parts keep their exact text. ' +
+    'With a merge patch (RFC 7396), a JSON Patch (RFC 6902), or operators such as `$inc` and `$push`. ' +
+    'All other parts keep their exact text. ' +
     PRECONDITION_TEXT,
   access: projectAccess('docs:write', 'docs:read'),
   params: documentPathSchema,
@@ -20,6 +22,7 @@ export const DESCRIPTION = describe({
     content: {
       'application/merge-patch+json': mergePatchSchema,
       'application/json-patch+json': operationsSchema,
+      'application/vnd.bundoc.update+json': updateSchema,
     },
   },
   answers: {
@@ -44,6 +47,18 @@ export const DESCRIPTION = describe({
         { op: 'add', path: '/tags', value: ['a'] },
       ],
       status: 200,
+    },
+    updated: {
+      params: EXAMPLE_PATH,
+      contentType: 'application/vnd.bundoc.update+json',
+      body: { $inc: { views: 1 }, $push: { readers: { $each: ['ada', 'bob'], $slice: -10 } } },
+      status: 200,
+    },
+    updateMisfits: {
+      params: EXAMPLE_PATH,
+      contentType: 'application/vnd.bundoc.update+json',
+      body: { $inc: { title: 1 } },
+      status: 409,
     },
     testFails: {
       params: EXAMPLE_PATH,

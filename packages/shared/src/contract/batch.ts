@@ -21,6 +21,7 @@ const ifMatch = z.string().max(1_024).optional();
 const documentSchema = showAs(z.unknown(), documentBodySchema);
 const mergeSchema = showAs(z.unknown(), named('MergePatch'));
 const jsonSchema = showAs(z.unknown(), named('JsonPatch'));
+const updateSchema = showAs(z.unknown(), named('Update'));
 
 export const putOperationSchema = z.strictObject({
   op: z.literal('put'),
@@ -41,9 +42,10 @@ export const patchOperationSchema = z
     ...place,
     merge: mergeSchema.optional(),
     json: jsonSchema.optional(),
+    update: updateSchema.optional(),
     if_match: ifMatch,
   })
-  .meta({ description: 'Changes a document by `merge` or by `json`: one of the two' });
+  .meta({ description: 'Changes a document by `merge`, by `json` or by `update`: one of the three' });
 export const deleteOperationSchema = z.strictObject({ op: z.literal('delete'), ...place, if_match: ifMatch });
 
 /** One operation. */

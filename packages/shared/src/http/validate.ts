@@ -23,7 +23,7 @@ export function validate<S extends z.ZodType>(schema: S, input: unknown, part: R
   if (result.success) return result.data;
   const errors = withoutConsequences(result.error.issues)
     .slice(0, FAULTS_MAX)
-    .map((issue) => ({ path: pathOf(part, issue.path), message: issue.message }));
+    .map((issue) => ({ path: faultPath(part, issue.path), message: issue.message }));
   throw new AppError('invalid_request', { errors });
 }
 
@@ -36,7 +36,7 @@ function withoutConsequences(issues: readonly z.core.$ZodIssue[]): readonly z.co
 }
 
 /** The place of a fault, cut: its names may be a client's. */
-function pathOf(part: RequestPart, path: readonly PropertyKey[]): string {
+export function faultPath(part: RequestPart, path: readonly PropertyKey[]): string {
   const whole = [part, ...path.map(String)].join('.');
   return whole.length > PATH_CHARS_MAX ? `${whole.slice(0, PATH_CHARS_MAX)}…` : whole;
 }

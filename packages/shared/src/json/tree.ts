@@ -170,7 +170,7 @@ function writeTree(node: JsonNode, parts: string[]): void {
 }
 
 /** A string, number, `true`, `false` or `null` with its text. */
-function scalarOf(text: string): JsonScalar {
+export function scalarOf(text: string): JsonScalar {
   return { kind: 'scalar', text, length: text.length, depth: 0 };
 }
 
@@ -243,14 +243,21 @@ export function withoutMember(object: JsonObject, name: string): JsonObject {
 
 /** The array with an item inserted at `index`, or at its end. */
 export function withItem(array: JsonArray, index: number, value: JsonNode): JsonArray {
+  return withItems(array, index, [value]);
+}
+
+/** The array with items inserted at `index`, or at its end, with the white space of their neighbour. */
+export function withItems(array: JsonArray, index: number, values: readonly JsonNode[]): JsonArray {
   const { items } = array;
-  const next = items[index];
-  if (next !== undefined)
-    return arrayOf(items.toSpliced(index, 0, { before: copied(next.before), value, after: '' }));
   const last = items.at(-1);
-  if (last === undefined) return arrayOf([{ before: '', value, after: '' }]);
-  const added = { before: copied(last.before), value, after: last.after };
-  return arrayOf([...items.slice(0, -1), { ...last, after: '' }, added]);
+  const before = copied((items[index] ?? last)?.before);
+  const added = values.map((value) => ({ before, value, after: '' }));
+  const end = added.at(-1);
+  if (end === undefined) return array;
+  if (last === undefined) return arrayOf(added);
+  if (index < items.length) return arrayOf([...items.slice(0, index), ...added, ...items.slice(index)]);
+  added[added.length - 1] = { ...end, after: last.after };
+  return arrayOf([...items.slice(0, -1), { ...last, after: '' }, ...added]);
 }
 
 /** The array with another value at `index`, which must exist. */

@@ -42,12 +42,17 @@ export async function patchContentInTurns(
   bytesMax: number,
   work: Work,
 ): Promise<DocumentContent> {
-  if (own.bytes.length > TREE_BYTES_MAX || patch.kind === 'large') {
+  if (own.bytes.length * weightOf(patch) > TREE_BYTES_MAX || patch.kind === 'large') {
     const input = { own: own.bytes, hasMembers: own.hasMembers, patch, bytesMax };
     const { bytes, hasMembers } = await work.elsewhere(JOBS.patch, input);
     return { bytes: bufferOf(bytes), hasMembers };
   }
   return inSteps(contentSteps(own, patch, bytesMax), work);
+}
+
+/** How often a value is read: once, and once for each test of an update. */
+function weightOf(patch: Patch): number {
+  return patch.kind === 'update' ? 1 + patch.tests : 1;
 }
 
 function* contentSteps(
@@ -59,8 +64,9 @@ function* contentSteps(
   yield;
   const patched = yield* patchSteps(tree, patch, bytesMax);
   yield;
-  const text = Buffer.from(treeText(patched));
-  if (text.length > bytesMax)
+  // Copied white space can be long, so it is counted before it is written.
+  const text = patched.length > bytesMax ? undefined : Buffer.from(treeText(patched));
+  if (text === undefined || text.length > bytesMax)
     throw new AppError('payload_too_large', { detail: 'the patch makes the document too large' });
   return { bytes: text.subarray(1, -1), hasMembers: patched.members.length > 0 };
 }

@@ -1,5 +1,5 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
-import { type RequestPart, validate } from '@bundoc/shared/http/validate';
+import type { RequestPart } from '@bundoc/shared/http/validate';
 import { parseJson } from '@bundoc/shared/json/parse';
 import { JSON_DEPTH_MAX } from '@bundoc/shared/json/scan';
 import { type JsonNode, type JsonObject, memberValue, parseTree } from '@bundoc/shared/json/tree';
@@ -7,11 +7,14 @@ import { z } from 'zod';
 import { jsonPatchSteps, type PatchLimits, type PatchOperation } from './json-patch.ts';
 import { jsonPointerSchema } from './json-pointer.ts';
 import { applyMergePatch } from './merge-patch.ts';
+import { type ReadUpdate, readUpdate, UPDATE_TYPE, valid } from './read-update.ts';
+import { applyUpdate } from './update.ts';
 
 /** The kind of patch for each media type. */
 export const PATCH_TYPES = {
   'application/merge-patch+json': 'merge',
   'application/json-patch+json': 'json',
+  [UPDATE_TYPE]: 'update',
 } as const;
 export type PatchKind = (typeof PATCH_TYPES)[keyof typeof PATCH_TYPES];
 
@@ -33,6 +36,7 @@ export type Patch =
       /** The part of the request that contained the patch. */
       readonly part: RequestPart;
     }
+  | (ReadUpdate & { readonly kind: 'update'; readonly part: RequestPart })
   | LargePatch;
 
 /** A patch with a large text, which is parsed again where it is applied. */
@@ -65,8 +69,29 @@ export function readPatch(
   part: RequestPart = 'body',
 ): Patch {
   const { value, text } = parseJson(bytes);
-  const tree = parseTree(text);
-  return kind === 'merge' ? mergePatchOf(tree) : jsonPatchOf(tree, value, bytesMax, part);
+  return patchOf(kind, parseTree(text), value, bytesMax, part);
+}
+
+/**
+ * @param tree the parsed text of `value`.
+ * @param part the part of the request that contains the text.
+ * @throws AppError `invalid_patch`.
+ */
+export function patchOf(
+  kind: PatchKind,
+  tree: JsonNode,
+  value: unknown,
+  bytesMax: number,
+  part: RequestPart,
+): Patch {
+  switch (kind) {
+    case 'merge':
+      return mergePatchOf(tree);
+    case 'json':
+      return jsonPatchOf(tree, value, bytesMax, part);
+    case 'update':
+      return { kind, ...readUpdate(tree, value, part), part };
+  }
 }
 
 /** @throws AppError `invalid_patch`. */
@@ -76,17 +101,7 @@ export function mergePatchOf(tree: JsonNode): Patch {
   return { kind: 'merge', tree };
 }
 
-/**
- * @param tree the parsed text of `value`.
- * @param part the part of the request that contains the text.
- * @throws AppError `invalid_patch`.
- */
-export function jsonPatchOf(
-  tree: JsonNode,
-  value: unknown,
-  bytesMax: number,
-  part: RequestPart = 'body',
-): Patch {
+function jsonPatchOf(tree: JsonNode, value: unknown, bytesMax: number, part: RequestPart): Patch {
   const operations = readOperations(tree, value, part);
   return { kind: 'json', operations, limits: { lengthMax: bytesMax, depthMax: JSON_DEPTH_MAX }, part };
 }
@@ -113,6 +128,8 @@ export function* patchSteps(own: JsonObject, patch: Patch, bytesMax: number): Pa
     }
     case 'merge':
       return applyMergePatch(own, patch.tree);
+    case 'update':
+      return applyUpdate(own, patch.root, patch.part);
     case 'json': {
       const result = yield* jsonPatchSteps(own, patch.operations, patch.limits, patch.part);
       if (result.kind !== 'object')
@@ -125,7 +142,7 @@ export function* patchSteps(own: JsonObject, patch: Patch, bytesMax: number): Pa
 }
 
 function readOperations(tree: JsonNode, value: unknown, part: RequestPart): readonly PatchOperation[] {
-  const parsed = parseOperations(value, part);
+  const parsed = valid(operationsSchema, value, part);
   return parsed.map((operation, at): PatchOperation => {
     requireOwn(operation.path);
     if (operation.op === 'remove') {
@@ -146,15 +163,6 @@ function readOperations(tree: JsonNode, value: unknown, part: RequestPart): read
       throw invalid('a document must be an object');
     return { op, path, value: node };
   });
-}
-
-function parseOperations(value: unknown, part: RequestPart): z.infer<typeof operationsSchema> {
-  try {
-    return validate(operationsSchema, value, part);
-  } catch (error) {
-    if (!(error instanceof AppError)) throw error;
-    throw new AppError('invalid_patch', { errors: error.errors ?? [] });
-  }
 }
 
 /** The store owns the metadata members: a patch sees the document without them. */
