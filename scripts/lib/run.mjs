@@ -2,6 +2,9 @@ import { spawn } from 'node:child_process';
 import { text } from 'node:stream/consumers';
 import { UserError } from './root.mjs';
 
+/** A tool that goes on after SIGTERM is killed after this time. */
+const STOP_WITHIN_MS = 1_000;
+
 /**
  * Runs a tool and returns its exit code. The tool has a separate process group. So an abort ends all its
  * processes (npx and pnpm start children), and Ctrl-C in the terminal reaches only the supervisor.
@@ -21,7 +24,12 @@ export function run(command, args, { cwd, env, stdout = 'stderr', signal }) {
       stdio: ['ignore', stdout === 'stderr' ? 2 : stdout, 'inherit'],
       detached: true,
     });
-    const stop = () => killGroup(child, 'SIGTERM');
+    // A native compiler ends only when it is done. What it leaves half written is built again.
+    const stop = () => {
+      killGroup(child, 'SIGTERM');
+      const insist = setTimeout(() => killGroup(child, 'SIGKILL'), STOP_WITHIN_MS);
+      child.once('close', () => clearTimeout(insist));
+    };
     signal?.addEventListener('abort', stop, { once: true });
     child.once('error', (error) => {
       signal?.removeEventListener('abort', stop);

@@ -1,6 +1,6 @@
 import { type ArchiveReader, type Chain, firstOf } from '../engine/files/archive/lineage.ts';
 import type { ObjectHead } from '../engine/files/archive/object.ts';
-import { headIn } from '../engine/files/archive/restore.ts';
+import { readableHead } from '../engine/files/archive/restore.ts';
 
 /** The first moment to which a chain can be restored, milliseconds since 1970; undefined for none. */
 export async function firstMoment(reader: ArchiveReader, chain: Chain): Promise<number | undefined> {
@@ -8,15 +8,14 @@ export async function firstMoment(reader: ArchiveReader, chain: Chain): Promise<
   const from = firstOf(chain);
   const isRestorable = ({ round }: ObjectHead) => round !== undefined && round.first >= from;
   if (!isRestorable(tip)) return undefined;
-  const missing = new Set(chain.missing);
   let best = tip;
   let low = from;
   let high = tip.n;
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     let n = middle;
-    while (n < high && missing.has(n)) n++;
-    const head = n === high ? undefined : await headIn(reader, chain, n);
+    let head = await readableHead(reader, chain, n);
+    while (head === undefined && ++n < high) head = await readableHead(reader, chain, n);
     if (head !== undefined && !isRestorable(head)) low = n + 1;
     else [high, best] = [middle, head ?? best];
   }

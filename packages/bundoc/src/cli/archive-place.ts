@@ -77,7 +77,7 @@ export async function withArchive<T>(
     return await action(archive);
   } catch (cause) {
     if (!(cause instanceof ArchiveDamaged)) throw cause;
-    const line = `the archive is damaged: ${cause.message}; "bundoc archive verify" names every fault`;
+    const line = `the archive is damaged: ${cause.message}; "bundoc archive verify" names every fault, and a moment that can be restored (--at)`;
     throw new CommandError(line, { cause, exitCode: 1 });
   }
 }

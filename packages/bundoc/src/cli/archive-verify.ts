@@ -18,6 +18,11 @@ interface Finding {
   readonly problem: string;
 }
 
+function findingOf(object: string, message: string): Finding {
+  const begin = `${object} `;
+  return { object, problem: message.startsWith(begin) ? message.slice(begin.length) : message };
+}
+
 interface Verified {
   readonly objects: number;
   readonly bytes: number;
@@ -27,19 +32,19 @@ interface Verified {
 }
 
 /**
- * `bundoc archive verify`: reads every object of the newest chain, or of all. It checks hashes, links and
- * records, and that everything is there that the newest round needs. It opens nothing.
+ * `bundoc archive verify`: reads every object of all chains, or of the newest. It checks hashes, links and
+ * records, and that everything is there that the newest round of each chain needs. It opens nothing.
  *
  * @throws CommandError with exit code 1 when something is wrong.
  */
 export async function verifyArchive(
   archive: StorageArchive,
-  allChains: boolean,
+  onlyNewest: boolean,
   options: JsonOption,
 ): Promise<void> {
   using bar = createProgress('{bar} {value}/{total} objects, {eta_formatted} left');
   const chains = await chainsOf(archive);
-  const read = allChains ? chains : chains.slice(0, 1);
+  const read = onlyNewest ? chains.slice(0, 1) : chains;
   bar.start(
     read.reduce((sum, chain) => sum + (chain === undefined ? 0 : chain.tip.n - firstOf(chain) + 1), 0),
   );
@@ -48,12 +53,16 @@ export async function verifyArchive(
   for (const chain of read) results.push(await verifyChain(archive, chain, () => bar.update(++done)));
   bar[Symbol.dispose]();
 
+  const unreadable = archive.reader.damaged.map(({ id, error }) => findingOf(objectName(id), error.message));
   const findings = new Map(
-    results.flatMap((one) => one.findings).map((one) => [`${one.object} ${one.problem}`, one]),
+    [...unreadable, ...results.flatMap((one) => one.findings)].map((one) => [
+      `${one.object} ${one.problem}`,
+      one,
+    ]),
   );
   const objects = results.reduce((sum, one) => sum + one.objects, 0);
   const bytes = results.reduce((sum, one) => sum + one.bytes, 0);
-  const newestMs = results[0]?.newestMs;
+  const newestMs = results.find((one) => one.newestMs !== undefined)?.newestMs;
   const newest = newestMs === undefined ? null : isoOf(newestMs);
   const prunedMs = chains[0]?.isPruned ? await firstMoment(archive.reader, chains[0]) : undefined;
   const pruned = prunedMs === undefined ? null : isoOf(prunedMs);
@@ -75,7 +84,7 @@ export async function verifyArchive(
   if (findings.size > 0) throw faultFound();
 }
 
-/** A damaged first or last object of a process hides the chains: then all objects are read, as they are. */
+/** Without any object whose head can be read there is no chain: then all objects are read, as they are. */
 async function chainsOf({ reader }: StorageArchive): Promise<readonly (Chain | undefined)[]> {
   try {
     return await reader.chains();
@@ -158,7 +167,8 @@ class ChainCheck {
     if (fault !== undefined) this.#find(id.n, objectName(id), fault.message);
     if (fault !== undefined || this.#chain === undefined || object instanceof ArchiveDamaged) return;
     const { round, timeMs } = object.head;
-    if (round !== undefined && round.first > this.#lastFault) this.#newestMs = timeMs;
+    if (round !== undefined && round.first > this.#lastFault && round.first >= firstOf(this.#chain))
+      this.#newestMs = timeMs;
   }
 
   end(): Verified {
@@ -200,11 +210,7 @@ class ChainCheck {
   }
 
   #find(n: number, object: string, message: string): void {
-    const begin = `${object} `;
-    this.#findings.push({
-      object,
-      problem: message.startsWith(begin) ? message.slice(begin.length) : message,
-    });
+    this.#findings.push(findingOf(object, message));
     this.#lastFault = n;
   }
 

@@ -1,6 +1,6 @@
 import { type AddCommands, parserFor } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
-import { CommandError } from '@bundoc/shared/cli/errors';
+import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print, rowLine } from '@bundoc/shared/cli/print';
 import type { Environment } from '@bundoc/shared/process/config';
 import { systemClock } from '@bundoc/shared/runtime/clock';
@@ -32,10 +32,10 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     ({ from, storage, ...options }) =>
       withArchive(environment, { from, storage }, (archive) => listChains(archive, options)),
   );
-  archiveCommand(group, 'verify', 'reads every object of the newest chain, and names each fault')
-    .option('--all-chains', 'read those of former chains, too')
-    .action(({ from, storage, allChains = false, ...options }) =>
-      withArchive(environment, { from, storage }, (archive) => verifyArchive(archive, allChains, options)),
+  archiveCommand(group, 'verify', 'reads every object, and names each fault')
+    .option('--newest-chain', 'read only what the newest moments need, and not former chains')
+    .action(({ from, storage, newestChain = false, ...options }) =>
+      withArchive(environment, { from, storage }, (archive) => verifyArchive(archive, newestChain, options)),
     );
   archiveCommand(group, 'restore', 'makes the data folder of a moment; run it again after an interruption')
     .requiredOption('--to <folder>', 'the new data folder; it is empty, or does not exist')
@@ -143,6 +143,9 @@ async function listChains({ objects, storage, reader }: StorageArchive, options:
       ),
     ),
   ]);
+  const { damaged } = reader;
+  for (const { error } of damaged) console.error(`bundoc: ${error.message}`);
+  if (damaged.length > 0 || chains.some(({ missing }) => missing > 0)) throw faultFound();
 }
 
 async function chainFacts(reader: ArchiveReader, chain: Chain, newest: boolean) {

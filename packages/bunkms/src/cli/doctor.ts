@@ -81,7 +81,7 @@ async function checkKek(checkup: Checkup, config: BunkmsConfig): Promise<boolean
   const { kek } = config;
   const remedy =
     kek.kind === 'file'
-      ? `put the KEK into ${kek.path} (BUNKMS_KEK_FILE), readable by the user of the service`
+      ? `correct ${kek.path} (BUNKMS_KEK_FILE), or put the KEK into it, readable by the user of the service`
       : 'give 32 bytes in base64 or hex in BUNKMS_KEK';
   const vault = await checkup.try('kek', remedy, () => loadRing(config, { warn: () => undefined }));
   if (vault === undefined) return false;

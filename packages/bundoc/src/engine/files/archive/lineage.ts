@@ -58,7 +58,7 @@ export interface ListedObject {
 /** The objects that one process has written. */
 interface Epoch {
   readonly epoch: string;
-  readonly first: number;
+  first: number;
   last: number;
   bytes: number;
   /** Numbers between that are missing. */
@@ -83,6 +83,12 @@ export function firstOf({ parts }: Chain): number {
   return parts[0]?.first ?? 0;
 }
 
+/** An object whose head cannot be read. */
+export interface DamagedObject {
+  readonly id: ObjectId;
+  readonly error: ArchiveDamaged;
+}
+
 /** Where an object of a chain is. */
 export function idIn({ parts }: Chain, n: number): ObjectId | undefined {
   const part = parts.find(({ first, last }) => n >= first && n <= last);
@@ -93,6 +99,7 @@ export function idIn({ parts }: Chain, n: number): ObjectId | undefined {
 export class ArchiveReader {
   readonly #storage: ObjectStorage;
   readonly #storageId: Buffer;
+  #damaged: DamagedObject[] = [];
 
   /** @param storageId 16 bytes. */
   constructor(storage: ObjectStorage, storageId: Buffer) {
@@ -104,18 +111,32 @@ export class ArchiveReader {
    * All chains, the newest first: that of the last take-over, of those that which was begun last, and of its
    * branches the one with the latest time. A machine that was taken over may still ship.
    *
-   * @throws ArchiveDamaged for an object that is not one; ObjectStorageError.
+   * A chain ends before a last object that is damaged. Without the first object of a process, the chain of
+   * that process begins there, and the one before it ends.
+   *
+   * @throws ArchiveDamaged when no object can be read; ObjectStorageError.
    */
   async chains(): Promise<readonly Chain[]> {
+    this.#damaged = [];
     const epochs = await this.#epochs();
     const parents = new Map<string, ObjectId | undefined>();
-    for (const { epoch, first } of epochs.values())
-      parents.set(epoch, (await this.head({ epoch, n: first })).before);
+    for (const known of epochs.values()) {
+      const head = await this.#firstReadable(known, known.first, 1);
+      if (head === undefined) epochs.delete(known.epoch);
+      else {
+        known.first = head.n;
+        parents.set(known.epoch, head.before);
+      }
+    }
     const isContinued = new Set([...parents.values()].map((before) => before && objectName(before)));
     const tips = [...epochs.values()].filter((one) => !isContinued.has(objectName({ ...one, n: one.last })));
     const chains: Chain[] = [];
-    for (const { epoch, last } of tips)
-      chains.push(chainTo(await this.head({ epoch, n: last }), epochs, parents));
+    for (const known of tips) {
+      const tip = await this.#firstReadable(known, known.last, -1);
+      if (tip !== undefined) chains.push(chainTo(tip, epochs, parents));
+    }
+    const [damaged] = this.#damaged;
+    if (chains.length === 0 && damaged !== undefined) throw damaged.error;
     return chains.sort(
       (a, b) =>
         b.tip.takenOverMs - a.tip.takenOverMs ||
@@ -124,6 +145,25 @@ export class ArchiveReader {
         b.tip.n - a.tip.n ||
         (a.tip.epoch < b.tip.epoch ? -1 : 1),
     );
+  }
+
+  /** Objects that {@link chains} could not read. */
+  get damaged(): readonly DamagedObject[] {
+    return this.#damaged;
+  }
+
+  /** The first head from `n` on that can be read, in steps of 1 or -1; the others are noted. */
+  async #firstReadable({ epoch, first, last, gaps }: Epoch, from: number, step: 1 | -1) {
+    for (let n = from; n >= first && n <= last; n += step) {
+      if (gaps.includes(n)) continue;
+      try {
+        return await this.head({ epoch, n });
+      } catch (error) {
+        if (!(error instanceof ArchiveDamaged)) throw error;
+        this.#damaged.push({ id: { epoch, n }, error });
+      }
+    }
+    return undefined;
   }
 
   /** All objects in the order of their numbers, also those of no chain. */
@@ -217,7 +257,7 @@ function chainTo(
     const last = id.n;
     parts.unshift({ epoch, first, last });
     gone.unshift(...gaps.filter((n) => n < last));
-    if (last > known.last) gone.push(last);
+    for (let n = known.last + 1; n <= last && gone.length < GAPS_MAX; n++) gone.push(n);
     bytes += known.bytes;
     id = parents.get(epoch);
   }

@@ -40,7 +40,10 @@ export async function planPrune(reader: ArchiveReader, limitMs: number): Promise
   const floors = new Map<number, number>();
   let keptFromMs: number | undefined;
   let isServed = false;
-  for (const [at, chain] of (await reader.chains()).entries()) {
+  const chains = await reader.chains();
+  const [damaged] = reader.damaged;
+  if (damaged !== undefined) throw damaged.error;
+  for (const [at, chain] of chains.entries()) {
     const round = (await lastUpTo(reader, chain, limitMs))?.round;
     const first = firstOf(chain);
     const served: RoundPlace | undefined = isServed ? undefined : round;

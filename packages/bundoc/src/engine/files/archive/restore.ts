@@ -51,8 +51,11 @@ export async function planRestore(
     }
     const missing = chain.missing.filter((n) => n >= round.first && n <= last.n);
     if (missing.length > 0) throw new ArchiveDamaged(`these objects are missing: ${missing.join(', ')}`);
-    if (round.first < firstOf(chain) || round.endedIn > last.n)
-      throw new ArchiveDamaged(`the first object that is needed, ${round.first}, is missing`);
+    const first = firstOf(chain);
+    if (round.first < first || round.endedIn > last.n)
+      throw new ArchiveDamaged(
+        `the newest chain lacks objects before object ${first}, and needs those from ${round.first} on`,
+      );
     return { chain, last, round, objects: last.n - round.first + 1, newer };
   }
   throw new NothingToRestore(
@@ -70,9 +73,10 @@ function isBeforePruned(chain: Chain, last: ObjectHead | undefined): boolean {
 }
 
 /**
- * The last object that is not later; undefined when there is none.
+ * The last object that can be read and is not later; undefined when there is none. A moment before an object
+ * that is missing or damaged needs nothing of it.
  *
- * @throws ArchiveDamaged; ObjectStorageError.
+ * @throws ObjectStorageError.
  */
 export async function lastUpTo(
   reader: ArchiveReader,
@@ -81,17 +85,33 @@ export async function lastUpTo(
 ): Promise<ObjectHead | undefined> {
   if (chain.tip.timeMs <= atMs) return chain.tip;
   let below = firstOf(chain);
-  const first = await headIn(reader, chain, below);
-  if (first.timeMs > atMs) return undefined;
-  let found = first;
+  let found = await readableHead(reader, chain, below);
+  if (found !== undefined && found.timeMs > atMs) return undefined;
   let above = chain.tip.n;
   while (above - below > 1) {
     const middle = Math.floor((below + above) / 2);
-    const head = await headIn(reader, chain, middle);
-    if (head.timeMs > atMs) above = middle;
+    let n = middle;
+    let head = await readableHead(reader, chain, n);
+    while (head === undefined && n > below + 1) head = await readableHead(reader, chain, --n);
+    if (head === undefined) below = middle;
+    else if (head.timeMs > atMs) above = n;
     else [below, found] = [middle, head];
   }
   return found;
+}
+
+/** Undefined when the object is missing or damaged. @throws ObjectStorageError. */
+export async function readableHead(
+  reader: ArchiveReader,
+  chain: Chain,
+  n: number,
+): Promise<ObjectHead | undefined> {
+  try {
+    return await headIn(reader, chain, n);
+  } catch (error) {
+    if (error instanceof ArchiveDamaged) return undefined;
+    throw error;
+  }
 }
 
 /** @throws ArchiveDamaged when the object is missing; ObjectStorageError. */
