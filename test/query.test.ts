@@ -127,7 +127,17 @@ describe('POST …/query', () => {
     expect((await query('explain', '{}')).explain).toBeUndefined();
   });
 
+  it('finds parts of strings without regard to case, and whole numbers by their remainder', async () => {
+    await fill('parts', { a: '{"v":"Große Straße"}', b: '{"v":"STRASSE"}', c: '{"v":12345678901234567893}' });
+    const found = async (test: string) => idsOf(await query('parts', `{"where":{"v":${test}}}`));
+    expect(await found('{"$contains":"Stra"}')).toEqual(['a']);
+    expect(await found('{"$endsWith":"strasse","$options":"i"}')).toEqual(['a', 'b']);
+    expect(await found('{"$mod":[5,3]}')).toEqual(['c']);
+  });
+
   it.each([
+    ['{"where":{"a":{"$contains":"x","$options":"im"}}}', 'body.where.a.$options'],
+    ['{"where":{"a":{"$mod":[0,1]}}}', 'body.where.a.$mod.0'],
     ['{"where":{"a":{"$regex":"x"}}}', 'body.where.a'],
     ['{"where":{"$where":"return 1"}}', 'body.where'],
     ['{"where":5}', 'body.where'],

@@ -405,6 +405,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * @example
    * ```ts
    * console.log(await notes.count({ stars: { $gte: 4 } }));
+   * console.log(await notes.count({ title: { $contains: 'hello', $options: 'i' } }));
    * ```
    */
   async count(where?: Where | JsonText, options: FigureOptions = {}): Promise<number> {

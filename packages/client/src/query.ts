@@ -1,6 +1,9 @@
 import type { Document, JsonText } from './document.ts';
 
-/** A condition (`docs/query.md`): `{ stars: { $gte: 3 }, 'author.name': 'Ada' }`. */
+/**
+ * A condition (`docs/query.md`): `{ stars: { $gte: 3 }, 'author.name': 'Ada' }`, or without regard to case `{
+ * title: { $contains: 'hello', $options: 'i' } }`.
+ */
 export type Where = Readonly<Record<string, unknown>>;
 
 export interface OrderBy {

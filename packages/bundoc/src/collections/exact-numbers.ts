@@ -1,5 +1,6 @@
 import { AppError } from '@bundoc/shared/contract/app-error';
 import { Decimal, decimalOf } from '@bundoc/shared/json/decimal';
+import { remainderOfDigits } from '../values/remainder.ts';
 import { isObject, readValue, type Value } from '../values/value.ts';
 
 /**
@@ -35,8 +36,6 @@ export function isInteger(number: number | Decimal): boolean {
 /** Largest integer, and power of ten, up to which doubles have all integers and powers of 15 digits. */
 const EXACT_MAX = 1e15;
 const SCALE_MAX = 22;
-/** Digits divided at a time: a large integer of all digits would take the square of their number. */
-const CHUNK = 15;
 /** More factors of 2 or 5 than a divisor of at most 17 digits can have. */
 const TENS_MAX = 60;
 
@@ -62,11 +61,6 @@ export function multiplesOf(divisor: number): (number: number | Decimal) => bool
     // The digits do not end in zero, so no power of ten divides them.
     const tens = place - dividend.length - exponent;
     if (tens < 0) return false;
-    let rest = 0n;
-    for (let at = 0; at < dividend.length; at += CHUNK) {
-      const chunk = dividend.slice(at, at + CHUNK);
-      rest = (rest * 10n ** BigInt(chunk.length) + BigInt(chunk)) % by;
-    }
-    return (rest * 10n ** BigInt(Math.min(tens, TENS_MAX))) % by === 0n;
+    return (remainderOfDigits(dividend, by) * 10n ** BigInt(Math.min(tens, TENS_MAX))) % by === 0n;
   };
 }

@@ -40,6 +40,11 @@ export const QUERY = describe({
       },
       status: 200,
     },
+    partOfText: {
+      params: EXAMPLE_PATH,
+      body: { where: { title: { $contains: 'hell', $options: 'i' } } },
+      status: 200,
+    },
     unknownOperator: { params: EXAMPLE_PATH, body: { where: { title: { $regex: 'H.*' } } }, status: 400 },
     badCursor: { params: EXAMPLE_PATH, body: { cursor: 'made-up' }, status: 400 },
     noSuchState: { params: EXAMPLE_PATH, body: { as_of: Number.MAX_SAFE_INTEGER }, status: 400 },

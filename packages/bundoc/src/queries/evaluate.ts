@@ -1,8 +1,10 @@
 import { compareValues, equalValues, isSameType } from '../values/compare.ts';
+import { foldCase } from '../values/fold-case.ts';
 import { encodeExactly } from '../values/key.ts';
 import { mayRevisit, someAt, someOrElementAt } from '../values/path.ts';
-import { isArray, isObject, type ObjectValue, typeOf, type Value } from '../values/value.ts';
-import type { Comparison, Test, Where } from './where.ts';
+import { remainderBy } from '../values/remainder.ts';
+import { isArray, isNumber, isObject, type ObjectValue, typeOf, type Value } from '../values/value.ts';
+import type { Comparison, Test, TextOperator, Where } from './where.ts';
 
 export type Predicate = (value: Value) => boolean;
 
@@ -86,9 +88,15 @@ function compileTest(test: Test, isMet: boolean): (found: Found) => boolean {
       const { size } = test;
       return (found) => found.someWhole((value) => isArray(value) && value.length === size);
     }
-    case '$beginsWith': {
-      const { prefix } = test;
-      return (found) => found.some((value) => typeof value === 'string' && value.startsWith(prefix));
+    case '$beginsWith':
+    case '$contains':
+    case '$endsWith': {
+      const holds = partTest(test.op, test.text, test.ignoresCase);
+      return (found) => found.some((value) => typeof value === 'string' && holds(value));
+    }
+    case '$mod': {
+      const remainderOf = remainderBy(test.divisor);
+      return (found) => found.some((value) => isNumber(value) && remainderOf(value) === test.remainder);
     }
     case '$not': {
       const holds = compileTests(test.tests, isMet);
@@ -129,6 +137,22 @@ function compileElementTests(tests: readonly Test[], isMet: boolean): Predicate 
     const some = (predicate: Predicate) => predicate(element);
     return holds({ some, someWhole: some });
   };
+}
+
+/** A test of a string for a part of it. @param text is folded already where the case is ignored. */
+function partTest(op: TextOperator, text: string, ignoresCase: boolean): (value: string) => boolean {
+  const { length } = text;
+  switch (op) {
+    case '$contains':
+      return ignoresCase ? (value) => foldCase(value).includes(text) : (value) => value.includes(text);
+    // Folding shortens no string, so what is behind as many units does not matter.
+    case '$beginsWith':
+      if (!ignoresCase) return (value) => value.startsWith(text);
+      return (value) => foldCase(value.slice(0, length)).startsWith(text);
+    case '$endsWith':
+      if (!ignoresCase) return (value) => value.endsWith(text);
+      return (value) => foldCase(value.slice(Math.max(0, value.length - length))).endsWith(text);
+  }
 }
 
 function comparison(op: Exclude<Comparison, '$ne'>, operand: Value): Predicate {

@@ -57,7 +57,9 @@ const test = fc.oneof(
   fc
     .tuple(fc.constantFrom('$in', '$all'), fc.array(value, { maxLength: 3 }))
     .map(([op, values]) => `{"${op}":[${values}]}`),
-  prefix.map((text) => `{"$beginsWith":${JSON.stringify(text)}}`),
+  fc
+    .tuple(prefix, fc.constantFrom('', '', ',"$options":"i"'))
+    .map(([text, more]) => `{"$beginsWith":${JSON.stringify(text)}${more}}`),
   fc.boolean().map((exists) => `{"$exists":${exists}}`),
 );
 const where = fc

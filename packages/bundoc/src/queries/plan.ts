@@ -212,7 +212,8 @@ function rangeOfTest(test: Test): PartRange | undefined {
       return { low: startOfType(test.value), high, worth: RANGE_WORTH, isExact };
     }
     case '$beginsWith': {
-      const { start, isExact } = startOfPart(encodePrefix(test.prefix));
+      if (test.ignoresCase) return undefined;
+      const { start, isExact } = startOfPart(encodePrefix(test.text));
       return { low: start, high: start + PREFIX_END, worth: RANGE_WORTH, isExact };
     }
     case '$exists':

@@ -21,6 +21,21 @@ describe('a condition', () => {
     ['{"a":{"$size":12345678901234567890}}', 'a.$size'],
     ['{"a":{"$beginsWith":5}}', 'a.$beginsWith'],
     ['{"a":{"$beginsWith":"\\ud83d"}}', 'a.$beginsWith'],
+    ['{"a":{"$contains":["b"]}}', 'a.$contains'],
+    ['{"a":{"$endsWith":"\\ude00"}}', 'a.$endsWith'],
+    ['{"a":{"$contains":"b","$options":"m"}}', 'a.$options'],
+    ['{"a":{"$contains":"b","$options":true}}', 'a.$options'],
+    ['{"a":{"$eq":"b","$options":"i"}}', 'a.$options'],
+    ['{"a":{"$options":"i"}}', 'a.$options'],
+    ['{"a":{"$mod":2}}', 'a.$mod'],
+    ['{"a":{"$mod":[2]}}', 'a.$mod'],
+    ['{"a":{"$mod":[2,0,0]}}', 'a.$mod'],
+    ['{"a":{"$mod":["2",0]}}', 'a.$mod'],
+    ['{"a":{"$mod":[2.5,0]}}', 'a.$mod'],
+    ['{"a":{"$mod":[2,0.5]}}', 'a.$mod'],
+    ['{"a":{"$mod":[1e15,0]}}', 'a.$mod'],
+    ['{"a":{"$mod":[1e999999999999,0]}}', 'a.$mod'],
+    ['{"a":{"$mod":[-0,0]}}', 'a.$mod.0'],
     ['{"a":{"$not":5}}', 'a.$not'],
     ['{"a":{"$not":{}}}', 'a.$not'],
     ['{"a":{"$elemMatch":5}}', 'a.$elemMatch'],
@@ -42,14 +57,37 @@ describe('a condition', () => {
   it.each([
     [
       '{"title":{"$regex":"x"}}',
-      '$regex: unknown; known are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $exists, $type, $size, $beginsWith, $elemMatch, $not; $beginsWith finds prefixes',
+      '$regex: unknown; known are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $all, $exists, $type, $size, $mod, $beginsWith, $contains, $endsWith, $options, $elemMatch, $not; $beginsWith, $contains and $endsWith find parts of strings',
     ],
     ['{"title":{"$beginWith":"x"}}', '$beginWith (did you mean $beginsWith?): unknown; known are $eq, '],
     ['{"$expr":{}}', '$expr: unknown; known are $and, $or, $nor'],
-    ['{"$text":{}}', '$text: unknown; known are $and, $or, $nor; $beginsWith finds prefixes'],
+    [
+      '{"$text":{}}',
+      '$text: unknown; known are $and, $or, $nor; $beginsWith, $contains and $endsWith find parts of strings',
+    ],
     ['{"a.$x":1}', 'a name in a path must not begin with $'],
   ])('with an unknown operator is refused with the known ones: %s', (text, message) => {
     expect(faultsOf(text).map((fault) => fault.message)).toEqual([expect.stringContaining(message)]);
+  });
+
+  it('looks for at most 250 characters inside strings, counted after case folding, too', () => {
+    const faults = (text: string, more = '') =>
+      faultsOf(`{"a":{"$contains":"${text}"${more}}}`).map(({ message }) => message);
+    expect(faults('x'.repeat(250))).toEqual([]);
+    expect(faults('x'.repeat(251))).toEqual(['must have at most 250 characters']);
+    expect(faults('ß'.repeat(125), ',"$options":"i"')).toEqual([]);
+    expect(faults('ß'.repeat(126), ',"$options":"i"')).toEqual([
+      'must have at most 250 characters, in which "ß" counts as "ss"',
+    ]);
+    expect(faultsOf(`{"a":{"$beginsWith":"${'x'.repeat(251)}"}}`)).toEqual([]);
+  });
+
+  it('leads to $beginsWith, $contains and $endsWith from the names of other stores', () => {
+    for (const op of ['$regex', '$like', '$startsWith', '$search'])
+      expect(faultsOf(`{"a":{"${op}":"x"}}`)[0]?.message).toContain(
+        '$beginsWith, $contains and $endsWith find parts of strings',
+      );
+    expect(faultsOf('{"a":{"$contain":"x"}}')[0]?.message).toContain('did you mean $contains?');
   });
 
   it.each(['$in', '$nin', '$all'])('is refused when %s lists operators, as beside other members', (op) => {

@@ -1,5 +1,6 @@
 import { describeUnknown } from '@bundoc/shared/logs/unknown-names';
 import { z } from 'zod';
+import { foldCase } from '../values/fold-case.ts';
 import { faultOfPath, mayRevisit, type Path, pathOf } from '../values/path.ts';
 import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../values/value.ts';
 
@@ -7,6 +8,9 @@ import { isArray, isObject, TYPE_NAMES, type TypeName, type Value } from '../val
 export type Where =
   | { readonly kind: 'and' | 'or' | 'nor'; readonly clauses: readonly Where[] }
   | { readonly kind: 'field'; readonly path: Path; readonly tests: readonly Test[] };
+
+/** Operators for parts of strings. */
+export type TextOperator = '$beginsWith' | '$contains' | '$endsWith';
 
 export type Comparison = '$eq' | '$ne' | '$gt' | '$gte' | '$lt' | '$lte';
 
@@ -17,7 +21,8 @@ export type Test =
   | { readonly op: '$exists'; readonly exists: boolean }
   | { readonly op: '$type'; readonly types: readonly TypeName[] }
   | { readonly op: '$size'; readonly size: number }
-  | { readonly op: '$beginsWith'; readonly prefix: string }
+  | { readonly op: TextOperator; readonly text: string; readonly ignoresCase: boolean }
+  | { readonly op: '$mod'; readonly divisor: number; readonly remainder: number }
   | { readonly op: '$not'; readonly tests: readonly Test[] }
   | { readonly op: '$elemMatch'; readonly tests: readonly Test[] }
   | { readonly op: '$elemMatch'; readonly where: Where };
@@ -28,6 +33,14 @@ const OPERATORS_MAX = 100;
 const WHERE_DEPTH_MAX = 10;
 /** Maximum number of values in all `$in`, `$nin` and `$all` of a query together. */
 const LISTED_VALUES_MAX = 1_000;
+
+/**
+ * Maximum UTF-16 units of the text of `$contains`, also after case folding. V8 preprocesses no more of a
+ * pattern, and the search for a longer one takes the product of both lengths.
+ */
+const CONTAINED_MAX = 250;
+/** Numbers of `$mod` have at most 15 digits. */
+const MOD_BOUND = 1e15;
 
 /** Matches every document. */
 export const ANY_DOCUMENT: Where = { kind: 'and', clauses: [] };
@@ -46,24 +59,29 @@ type ValuePath = readonly (string | number)[];
 
 const COMPARISONS: ReadonlySet<string> = new Set(['$eq', '$ne', '$gt', '$gte', '$lt', '$lte']);
 const LOGICAL: ReadonlySet<string> = new Set(['$and', '$or', '$nor']);
+const TEXTUAL: ReadonlySet<string> = new Set(['$beginsWith', '$contains', '$endsWith']);
 const OPERATORS: readonly string[] = [
-  ...COMPARISONS,
-  ...['$in', '$nin', '$all', '$exists', '$type', '$size', '$beginsWith', '$elemMatch', '$not'],
+  ...[...COMPARISONS, '$in', '$nin', '$all', '$exists', '$type', '$size', '$mod'],
+  ...[...TEXTUAL, '$options', '$elemMatch', '$not'],
 ];
 const EQUALITIES: ReadonlySet<string> = new Set(['$eq', '$in', '$all']);
-const RANGES: ReadonlySet<string> = new Set(['$gt', '$gte', '$lt', '$lte', '$beginsWith']);
+const RANGES: ReadonlySet<string> = new Set(['$gt', '$gte', '$lt', '$lte']);
 /** What other stores call a search in texts. */
-const OF_TEXTS = /^\$(?:regex|options|text|search|like|startsWith|contains|where)$/i;
+const OF_TEXTS = /^\$(?:regex|text|search|like|ilike|startsWith|where)$/i;
 
 /** The fault of an operator that does not exist in its place, by the known ones. */
 function unknownOperator(name: string, known: readonly string[]): string {
-  const hint = OF_TEXTS.test(name) ? '; $beginsWith finds prefixes' : '';
+  const hint = OF_TEXTS.test(name) ? '; $beginsWith, $contains and $endsWith find parts of strings' : '';
   return `${describeUnknown([name], known, '$')}${hint}`;
 }
 
 /** Whether a value has members that a reader takes for operators. As the value of `$eq` it has none. */
 function looksLikeOperators(value: Value): boolean {
   return isObject(value) && Object.keys(value).some((name) => name.startsWith('$'));
+}
+
+function isModNumber(value: Value | undefined): value is number {
+  return Number.isInteger(value) && Math.abs(value as number) < MOD_BOUND;
 }
 
 class WhereParser {
@@ -122,9 +140,27 @@ class WhereParser {
       return this.#fault(place, 'must be an object of operators, not empty', []);
     if (depth > WHERE_DEPTH_MAX)
       return this.#fault(place, `must not nest deeper than ${WHERE_DEPTH_MAX}`, []);
-    return Object.entries(operators).flatMap(
-      ([op, operand]) => this.#test(op, operand, [...place, op], depth) ?? [],
-    );
+    const { $options, ...others } = operators;
+    const ignoresCase = $options !== undefined;
+    if (ignoresCase && $options !== 'i')
+      this.#fault([...place, '$options'], 'must be "i", which ignores case', undefined);
+    if (ignoresCase && !Object.keys(others).some((op) => TEXTUAL.has(op)))
+      this.#fault([...place, '$options'], `must be beside ${[...TEXTUAL].join(', ')}`, undefined);
+    return Object.entries(others).flatMap(([op, operand]) => {
+      if (TEXTUAL.has(op)) return this.#text(op as TextOperator, operand, [...place, op], ignoresCase) ?? [];
+      return this.#test(op, operand, [...place, op], depth) ?? [];
+    });
+  }
+
+  #text(op: TextOperator, operand: Value, place: ValuePath, ignoresCase: boolean): Test | undefined {
+    this.#count(place);
+    if (typeof operand !== 'string' || !operand.isWellFormed())
+      return this.#fault(place, 'must be a string of well-formed Unicode', undefined);
+    const text = ignoresCase ? foldCase(operand) : operand;
+    if (op !== '$contains' || Math.max(text.length, operand.length) <= CONTAINED_MAX)
+      return { op, text, ignoresCase };
+    const counted = ignoresCase ? ', in which "ß" counts as "ss"' : '';
+    return this.#fault(place, `must have at most ${CONTAINED_MAX} characters${counted}`, undefined);
   }
 
   #test(op: string, operand: Value, place: ValuePath, depth: number): Test | undefined {
@@ -144,10 +180,8 @@ class WhereParser {
         if (typeof operand !== 'number' || !Number.isInteger(operand) || operand < 0)
           return this.#fault(place, 'must be a whole number from 0', undefined);
         return { op, size: operand };
-      case '$beginsWith':
-        if (typeof operand !== 'string' || !operand.isWellFormed())
-          return this.#fault(place, 'must be a string of well-formed Unicode', undefined);
-        return { op, prefix: operand };
+      case '$mod':
+        return this.#mod(operand, place);
       case '$not':
         return { op, tests: this.#tests(operand, place, depth + 1) };
       case '$elemMatch':
@@ -155,6 +189,18 @@ class WhereParser {
       default:
         return this.#fault(place.slice(0, -1), unknownOperator(op, OPERATORS), undefined);
     }
+  }
+
+  #mod(operand: Value, place: ValuePath): Test | undefined {
+    const [divisor, remainder, ...others] = isArray(operand) ? operand : [];
+    if (!isModNumber(divisor) || !isModNumber(remainder) || others.length > 0)
+      return this.#fault(
+        place,
+        'must be [divisor, remainder], two whole numbers of at most 15 digits',
+        undefined,
+      );
+    if (divisor === 0) return this.#fault([...place, 0], 'must not be 0', undefined);
+    return { op: '$mod', divisor, remainder };
   }
 
   #elemMatch(operand: Value, place: ValuePath, depth: number): Test {
@@ -220,11 +266,15 @@ function isEquality(test: Test): boolean {
 }
 
 function isRange(test: Test): boolean {
+  if (test.op === '$beginsWith') return !test.ignoresCase;
   return test.op === '$exists' ? test.exists : RANGES.has(test.op);
 }
 
 /** Cost of an operator whose values are compared by their encoding. */
 const ENCODED = 4;
+/** Cost of a search in a string, and of case folding and of the division of a long number. */
+const SEARCHED = 4;
+const FOLDED_OR_DIVIDED = 24;
 
 /** Maximum number of tests of a condition on one value: one for each operator, more for expensive ones. */
 export function operatorsOf(where: Where): number {
@@ -247,6 +297,13 @@ function ofTest(test: Test): number {
     case '$nin':
     case '$all':
       return test.values.some((value) => typeof value === 'object' && value !== null) ? ENCODED : 1;
+    case '$beginsWith':
+    case '$endsWith':
+    case '$contains':
+      if (test.ignoresCase) return FOLDED_OR_DIVIDED;
+      return test.op === '$contains' ? SEARCHED : 1;
+    case '$mod':
+      return FOLDED_OR_DIVIDED;
     default:
       return 1;
   }

@@ -13,6 +13,7 @@ export type Naive =
   | ReadonlyMap<string, Naive>;
 
 const SCALE = 40;
+const ONE = 10n ** BigInt(SCALE);
 
 /** Reads what `JSON.stringify`-like writers of the tests made: exponents up to 30. */
 export function naiveOf(text: string): Naive {
@@ -101,11 +102,25 @@ export function naiveMatches(document: Naive, where: Naive): boolean {
 function naiveCondition(whole: readonly Naive[], operand: Naive, opened: boolean): boolean {
   if (!isMap(operand) || operand.size === 0 || ![...operand.keys()][0]?.startsWith('$'))
     return naiveTest(whole, '$eq', operand, opened);
-  return [...operand].every(([op, wanted]) => naiveTest(whole, op, wanted, opened));
+  const folds = operand.get('$options') === 'i';
+  return [...operand].every(
+    ([op, wanted]) => op === '$options' || naiveTest(whole, op, wanted, opened, folds),
+  );
 }
 
-function naiveTest(whole: readonly Naive[], op: string, wanted: Naive, opened: boolean): boolean {
+/** Case by case, for one character after the other. */
+const folded = (text: string) => Array.from(text, (one) => one.toLowerCase().toUpperCase()).join('');
+
+function naiveTest(
+  whole: readonly Naive[],
+  op: string,
+  wanted: Naive,
+  opened: boolean,
+  folds = false,
+): boolean {
   const all = opened ? whole.flatMap((value) => (isList(value) ? [value, ...value] : [value])) : whole;
+  const placeIn = (value: string, part: string, least: number) =>
+    folds ? folded(value).indexOf(folded(part), least) : value.indexOf(part, least);
   const ranged = (holds: (order: number) => boolean) =>
     all.some((value) => rank(value) === rank(wanted) && holds(naiveCompare(value, wanted)));
   switch (op) {
@@ -140,7 +155,19 @@ function naiveTest(whole: readonly Naive[], op: string, wanted: Naive, opened: b
           isList(value) && naiveCompare({ n: BigInt(value.length) * 10n ** BigInt(SCALE) }, wanted) === 0,
       );
     case '$beginsWith':
-      return all.some((value) => typeof value === 'string' && value.indexOf(wanted as string) === 0);
+      return all.some((value) => typeof value === 'string' && placeIn(value, wanted as string, 0) === 0);
+    case '$contains':
+      return all.some((value) => typeof value === 'string' && placeIn(value, wanted as string, 0) >= 0);
+    case '$endsWith':
+      return all.some((value) => {
+        if (typeof value !== 'string') return false;
+        const [long, end] = folds ? [folded(value), folded(wanted as string)] : [value, wanted as string];
+        return long.length >= end.length && long.slice(long.length - end.length) === end;
+      });
+    case '$mod': {
+      const [by, rest] = (wanted as readonly { n: bigint }[]).map(({ n }) => n) as [bigint, bigint];
+      return all.some((value) => isNumber(value) && value.n % ONE === 0n && value.n % by === rest);
+    }
     case '$not':
       return !naiveCondition(whole, wanted, opened);
     case '$elemMatch': {

@@ -32,6 +32,13 @@ const string = fc.constantFrom(
   '\u{10000}',
   '\u{1f600}x',
   'é',
+  'É',
+  'aß',
+  'ASS',
+  'ς',
+  'ΣA',
+  'İ',
+  'i\u0307',
   '1',
 );
 const scalarText = fc.oneof(
@@ -68,6 +75,8 @@ export const flatText = fc.dictionary(names, scalarText, { minKeys: 0, maxKeys: 
 /** Paths that may lead somewhere. */
 const path = fc.array(names, { minLength: 1, maxLength: 3 }).map((parts) => parts.join('.'));
 
+const TEXTUAL: readonly string[] = ['$beginsWith', '$contains', '$endsWith'];
+
 const { where } = fc.letrec<{ tests: string; test: readonly [string, string]; where: string }>((tie) => ({
   test: fc.oneof(
     fc.tuple(fc.constantFrom('$eq', '$ne', '$gt', '$gte', '$lt', '$lte'), value),
@@ -81,16 +90,28 @@ const { where } = fc.letrec<{ tests: string; test: readonly [string, string]; wh
       fc.constantFrom('"null"', '"number"', '"array"', '["string","object"]', '"boolean"'),
     ),
     fc.tuple(fc.constant('$size'), fc.constantFrom('0', '1', '2', '3')),
+    {
+      weight: 3,
+      arbitrary: fc.tuple(
+        fc.constantFrom(...TEXTUAL),
+        string.map((text) => JSON.stringify(text)),
+      ),
+    },
     fc.tuple(
-      fc.constant('$beginsWith'),
-      string.map((text) => JSON.stringify(text)),
+      fc.constant('$mod'),
+      fc
+        .tuple(fc.constantFrom('2', '-3', '7', '1e1'), fc.constantFrom('0', '1', '-1', '5'))
+        .map((both) => `[${both}]`),
     ),
     fc.tuple(fc.constantFrom('$not', '$elemMatch'), tie('tests')),
     fc.tuple(fc.constant('$elemMatch'), tie('where')),
   ),
-  tests: fc
-    .uniqueArray(tie('test'), { minLength: 1, maxLength: 2, selector: ([op]) => op })
-    .map((all) => objectText(Object.fromEntries(all))),
+  tests: fc.uniqueArray(tie('test'), { minLength: 1, maxLength: 2, selector: ([op]) => op }).chain((all) =>
+    fc.boolean().map((folds): string => {
+      const ofText = all.some(([op]) => TEXTUAL.includes(op));
+      return objectText({ ...Object.fromEntries(all), ...(folds && ofText ? { $options: '"i"' } : {}) });
+    }),
+  ),
   where: fc.oneof(
     { maxDepth: 3, depthSize: 'small' },
     {

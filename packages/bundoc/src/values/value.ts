@@ -14,13 +14,17 @@ export type TypeName = (typeof TYPE_NAMES)[number];
 export function typeOf(value: Value): TypeName {
   if (value === null) return 'null';
   if (typeof value === 'boolean') return 'boolean';
-  if (typeof value === 'number' || value instanceof Decimal) return 'number';
+  if (isNumber(value)) return 'number';
   if (typeof value === 'string') return 'string';
   return isArray(value) ? 'array' : 'object';
 }
 
 export function isArray(value: Value): value is readonly Value[] {
   return Array.isArray(value);
+}
+
+export function isNumber(value: Value): value is number | Decimal {
+  return typeof value === 'number' || value instanceof Decimal;
 }
 
 export function isObject(value: Value): value is ObjectValue {

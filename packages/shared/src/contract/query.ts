@@ -23,6 +23,8 @@ const valueSchema = z.unknown().meta({ description: 'Any JSON value' });
 const valuesSchema = z.array(valueSchema).max(1_000);
 const typeNameSchema = z.enum(['null', 'boolean', 'number', 'string', 'array', 'object']);
 
+const modNumberSchema = z.int().min(-999_999_999_999_999).max(999_999_999_999_999);
+
 /** The operators of one path, as documents of the API show them (docs/query.md). */
 export const operatorsSchema = z
   .strictObject({
@@ -34,7 +36,11 @@ export const operatorsSchema = z
     $gte: valueSchema.optional(),
     $lt: valueSchema.optional(),
     $lte: valueSchema.optional(),
+    $mod: z.tuple([modNumberSchema, modNumberSchema]).optional(),
     $beginsWith: z.string().optional(),
+    $contains: z.string().max(250).optional(),
+    $endsWith: z.string().optional(),
+    $options: z.literal('i').meta({ description: 'Ignores case in the strings beside it' }).optional(),
     $exists: z.boolean().optional(),
     $type: z.union([typeNameSchema, z.array(typeNameSchema).min(1)]).optional(),
     $all: valuesSchema.optional(),

@@ -164,6 +164,25 @@ function describeFinding(start: Start): void {
     expect((await asked.page('{"v":{"$exists":true}}')).ids).toHaveLength(values.length);
   });
 
+  it('does not help $contains, $endsWith, $mod and conditions that ignore case', async () => {
+    const { asked } = await start();
+    await asked.define(['v']);
+    await asked.create(['"Abc"', '"xabc"', '"ABC"', '12'].map((value) => `{"v":${value}}`));
+    const cases = [
+      ['{"v":{"$contains":"b"}}', ['d0', 'd1']],
+      ['{"v":{"$endsWith":"c"}}', ['d0', 'd1']],
+      ['{"v":{"$beginsWith":"ab","$options":"i"}}', ['d0', 'd2']],
+      ['{"v":{"$mod":[5,2]}}', ['d3']],
+    ] as const;
+    for (const [where, ids] of cases) {
+      const { ids: found, explanation } = await asked.page(where);
+      expect([where, found, explanation.index]).toEqual([where, ids, null]);
+    }
+    // The other condition of the field does.
+    const both = await asked.page('{"v":{"$gte":"x","$contains":"B","$options":"i"}}');
+    expect([both.ids, both.explanation.index]).toEqual([['d1'], 'v']);
+  });
+
   it('finds by several fields, and prefers the index with most of them', async () => {
     const { asked } = await start();
     await asked.define(['g'], ['g', 'n'], ['n']);
