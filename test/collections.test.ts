@@ -114,7 +114,10 @@ describe('PUT …/collections/{c}', () => {
 
   it('requires docs:admin, for DELETE as well', async () => {
     expect((await define('late', SCHEMA, {}, writer)).status).toBe(403);
-    const removing = await call(installation.url, collection('late'), { method: 'DELETE', token: writer });
+    const removing = await call(installation.url, `${collection('late')}/definition`, {
+      method: 'DELETE',
+      token: writer,
+    });
     expect(removing.status).toBe(403);
   });
 });
@@ -135,11 +138,68 @@ describe('GET …/collections', () => {
   });
 });
 
-describe('DELETE …/collections/{c}', () => {
+describe('DELETE …/collections/{c}/documents', () => {
+  const drop = (project: string, confirm = 'notes', token = admin) =>
+    call(installation.url, `${collection(project)}/documents?confirm=${confirm}`, {
+      method: 'DELETE',
+      token,
+    });
+  const fill = async (project: string, count: number) => {
+    for (let first = 0; first < count; first += 200) {
+      const operations = Array.from({ length: Math.min(200, count - first) }, (_, at) => ({
+        op: 'put',
+        collection: 'notes',
+        id: `d${first + at}`,
+        document: { v: 1 },
+      }));
+      const body = JSON.stringify({ operations });
+      const path = `/v1/projects/${project}/batch`;
+      expect((await call(installation.url, path, { method: 'POST', token: writer, body })).status).toBe(200);
+    }
+  };
+
+  it('deletes all documents in answers of 500, then the definition, and leaves other collections', async () => {
+    await define('dropped', SCHEMA);
+    await fill('dropped', 1_200);
+    const other = collection('dropped', 'other');
+    await call(installation.url, `${other}/documents/a`, { method: 'PUT', token: writer, body: '{}' });
+    const answers = [];
+    for (let more = true; more; ) {
+      const { deleted, more: isMore } = (await drop('dropped')).json();
+      answers.push(deleted);
+      more = isMore as boolean;
+    }
+    expect(answers).toEqual([500, 500, 200, 0]);
+    expect((await get(collection('dropped'))).json()['code']).toBe('collection_not_found');
+    expect((await get(other)).json()['documents']).toBe(1);
+    expect((await get('/v1/projects/dropped/changes?limit=1000')).text).toContain('"deleted":true');
+    expect((await drop('dropped')).json()).toEqual({ deleted: 0, more: false });
+  });
+
+  it('deletes documents that have expired, which a removed time to live would show again', async () => {
+    await define('dropped-expired', '{"ttl":{"field":"at"}}');
+    await put('dropped-expired', 'a', '{"at":"2020-01-01T00:00:00Z"}');
+    expect((await get(`${collection('dropped-expired')}/documents/a`)).status).toBe(404);
+    while ((await drop('dropped-expired')).json()['more']);
+    expect((await get(`${collection('dropped-expired')}/documents/a`)).status).toBe(404);
+    expect((await get(collection('dropped-expired'))).json()['code']).toBe('collection_not_found');
+  });
+
+  it('is refused without the name, without docs:admin, and for a project that does not exist', async () => {
+    await fill('kept', 1);
+    for (const confirm of ['', 'Notes', 'other']) expect((await drop('kept', confirm)).status).toBe(400);
+    expect((await drop('kept', 'notes', writer)).status).toBe(403);
+    expect((await drop('never-made')).json()['code']).toBe('project_not_found');
+    expect((await get(`${collection('kept')}/documents/d0`)).status).toBe(200);
+  });
+});
+
+describe('DELETE …/collections/{c}/definition', () => {
   it('removes the definition and leaves the documents', async () => {
     await define('undefined', SCHEMA);
     await put('undefined', 'a', '{"v":1}');
-    const remove = () => call(installation.url, collection('undefined'), { method: 'DELETE', token: admin });
+    const remove = () =>
+      call(installation.url, `${collection('undefined')}/definition`, { method: 'DELETE', token: admin });
     expect((await remove()).status).toBe(204);
     expect((await put('undefined', 'b', '{"v":"x"}')).status).toBe(201);
     expect((await get(`${collection('undefined')}/documents/a`)).status).toBe(200);

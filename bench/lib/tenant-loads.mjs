@@ -94,7 +94,7 @@ async function rateOver({ report, tenants, turns }, { kind, suffix, one, load, g
       if (turn === 0 || against !== undefined)
         theirs[at].push(await tenants.measured(`${name}: ${kind}, ${count} tenants`, load, { server }));
   }
-  const ofOne = goalOf(goals, count);
+  const ofOne = goals && goalOf(goals, count);
   if (ofOne !== undefined)
     report.target(`${kind} over ${count} tenants, of one${suffix}`, ratios, ofOne, 'at least');
   noteCpu(report, `${kind} over ${count} tenants${suffix}`, cpuRatios);

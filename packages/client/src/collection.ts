@@ -526,6 +526,42 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 
   /**
+   * Deletes all documents of the collection, then its definition; needs `docs:admin`. Each answer has deleted
+   * up to 500. May be stopped and repeated.
+   *
+   * @returns the number of deleted documents.
+   *
+   * @example
+   * ```ts
+   * const deleted = await notes.drop({ onDeleted: (count) => console.log(count) });
+   * ```
+   */
+  async drop(
+    options: CallOptions & {
+      /** Called after each answer with the number of documents that are deleted so far. */
+      readonly onDeleted?: ((count: number) => void) | undefined;
+    } = {},
+  ): Promise<number> {
+    requireKnown('options', options, ['onDeleted', ...CALL]);
+    const { onDeleted, ...call } = options;
+    let count = 0;
+    for (let more = true; more; ) {
+      const { text } = await this.#transport.send({
+        ...call,
+        method: 'DELETE',
+        path: `${this.#path}/documents`,
+        query: { confirm: this.name },
+        isIdempotent: true,
+      });
+      const answer = JSON.parse(text) as { readonly deleted: number; readonly more: boolean };
+      count += answer.deleted;
+      more = answer.more;
+      onDeleted?.(count);
+    }
+    return count;
+  }
+
+  /**
    * Removes the definition of the collection, if it has one; its documents stay. Needs `docs:admin`.
    *
    * @throws BundocError `precondition_failed`, also when a revision is given and the collection is not
@@ -542,7 +578,7 @@ export class Collection<T extends object = Record<string, unknown>> {
       await this.#transport.send({
         ...options,
         method: 'DELETE',
-        path: this.#path,
+        path: `${this.#path}/definition`,
         headers: conditionsOf(options),
         isIdempotent: true,
       });

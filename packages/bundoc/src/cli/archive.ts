@@ -86,7 +86,7 @@ export const addArchiveCommands: AddCommands = (program, environment) => {
     .option('--dry-run', 'only say what would be deleted')
     .action(({ from, storage, keep, before, dryRun = false, ...options }) => {
       if ((keep === undefined) === (before === undefined))
-        throw new CommandError('say what stays: --keep <duration>, or --before <time>');
+        throw new CommandError('say what stays by one of --keep <duration> and --before <time>');
       const limitMs = before ?? systemClock.now() - (keep ?? 0);
       return withArchive(environment, { from, storage }, (archive) =>
         pruneArchive(archive, { limitMs, dryRun }, options),

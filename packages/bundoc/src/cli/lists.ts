@@ -1,8 +1,10 @@
 import type { ProjectSummary } from '@bundoc/client';
 import type { CollectionSummary } from '@bundoc/client/definition';
 import type { AddCommands } from '@bundoc/shared/cli/command';
+import { counted } from '@bundoc/shared/cli/counted';
 import { CommandError } from '@bundoc/shared/cli/errors';
-import type { JsonOption } from '@bundoc/shared/cli/print';
+import { type JsonOption, print } from '@bundoc/shared/cli/print';
+import { createProgress } from '@bundoc/shared/cli/progress';
 import { isTerminal, rowWriter, write } from './output.ts';
 import {
   collectionName,
@@ -14,7 +16,7 @@ import {
   stopSignal,
 } from './service-client.ts';
 
-/** `bundoc collections|projects`: lists them, or prints the figures of one. */
+/** `bundoc collections|projects|drop`: lists them, prints the figures of one, or deletes a collection. */
 export const addListCommands: AddCommands = (program, environment) => {
   onProject(program, 'collections', 'prints the collections of a project, or how one of them is defined')
     .argument('[collection]', 'its name', collectionName)
@@ -25,6 +27,23 @@ export const addListCommands: AddCommands = (program, environment) => {
       const info = await project.collection(name).info({ signal });
       if (info === undefined) throw new CommandError(`there is no collection ${name} in ${id}`);
       return writeFacts(info, options);
+    });
+  onProject(program, 'drop', 'deletes all documents of a collection, and its definition; may be repeated')
+    .argument('<collection>', 'its name', collectionName)
+    .requiredOption('--confirm <collection>', 'its name once more')
+    .action(async (id, name, { confirm, ...options }) => {
+      if (confirm !== name) throw new CommandError(`--confirm must repeat the name ${name}`);
+      const collection = (await openProject(environment, options, id)).collection(name);
+      const signal = stopSignal();
+      const info = await collection.info({ signal });
+      if (info === undefined) throw new CommandError(`there is no collection ${name} in ${id}`);
+      using bar = createProgress('{bar} {value}/{total} documents, {eta_formatted} left');
+      bar.start(Math.max(1, info.documents));
+      const deleted = await collection.drop({ signal, onDeleted: (count) => bar.update(count) });
+      bar[Symbol.dispose]();
+      print(options, { project: id, collection: name, deleted }, () => [
+        `${name} is gone: deleted ${counted(deleted, 'document')}`,
+      ]);
     });
   serviceCommand(program, 'projects', 'prints the projects that the token is for, or what one of them holds')
     .argument('[project]', 'its id', projectId)

@@ -26,8 +26,9 @@ import type {
 } from '../engine/port/port.ts';
 import type { SnapshotOptions, StoreSnapshot } from '../engine/port/snapshot-port.ts';
 import { ownWork } from '../work/scheduler.ts';
-import type { OwnWork } from '../work/work.ts';
+import type { OwnWork, Work } from '../work/work.ts';
 import { AliveSnapshot, aliveAt, type IsAlive, listAlive } from './alive-documents.ts';
+import { type DroppedDocuments, dropDocuments } from './drop-documents.ts';
 import { ExpirySweep } from './expiry-sweep.ts';
 import { KnownDefinitions } from './known-definitions.ts';
 import type { CollectionStore } from './port.ts';
@@ -88,6 +89,10 @@ export class DefinedStore implements CollectionStore {
   get definitionsState(): string | undefined {
     const { digest } = this.#definitions;
     return digest && definitionsState(this.#store.indexes?.version ?? 0, digest);
+  }
+
+  dropDocuments(collection: string, work: Work): Promise<DroppedDocuments> {
+    return dropDocuments(this.#store, collection, work);
   }
 
   get indexes(): EngineIndexes | undefined {

@@ -1,11 +1,16 @@
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
 import type { StoredDefinition } from '../engine/port/definition.ts';
 import type { CommitOptions, Precondition, ProjectStore } from '../engine/port/port.ts';
+import type { Work } from '../work/work.ts';
+import type { DroppedDocuments } from './drop-documents.ts';
 
 /** A project's storage that enforces the definitions of its collections on reads and writes. */
 export interface CollectionStore extends ProjectStore {
   /** @throws AppError `integrity_error` when the definition cannot be decrypted. */
   definition(collection: string): StoredDefinition | undefined;
+
+  /** Removes the first documents of a collection, also expired ones: see {@link dropDocuments}. */
+  dropDocuments(collection: string, work: Work): Promise<DroppedDocuments>;
 
   /** Names of the defined collections. */
   readonly defined: readonly string[];

@@ -3,10 +3,13 @@ import {
   collectionListSchema,
   collectionSchema,
   definedCollectionSchema,
+  droppedCollectionSchema,
   schemaCheckAnswerSchema,
   schemaCheckRequestSchema,
 } from '@bundoc/shared/contract/collections';
+import { collectionNameSchema } from '@bundoc/shared/contract/documents';
 import { describe, jsonBody } from '@bundoc/shared/openapi/description';
+import { z } from 'zod';
 import { collectionPathSchema, projectPathSchema } from './access.ts';
 import { DEFINITION_REFUSALS, PROJECT_REFUSALS, projectAccess } from './descriptions.ts';
 import { PRECONDITION_TEXT, readHeaders, writeHeaders } from './documents.openapi.ts';
@@ -109,6 +112,30 @@ export const REMOVAL = describe({
     ...(['key_exhausted', 'collection_not_found', 'precondition_failed', 'idempotency_mismatch'] as const),
   ],
   examples: { none: { params: { project: 'project-a', collection: 'none' }, status: 404 } },
+});
+
+export const dropQuerySchema = z.strictObject({
+  /** Repeats the name of the collection. */
+  confirm: collectionNameSchema.optional(),
+});
+
+export const DROP = describe({
+  id: 'dropCollection',
+  tag: 'collections',
+  summary: 'Delete the documents of a collection, and its definition',
+  description:
+    'Deletes up to 500 documents at once, expired and damaged ones, too. Repeat it while `more` is true; the last answer has removed the definition. ' +
+    'Each document leaves a deletion in the feed of changes. Those that are written meanwhile are deleted as well.',
+  access: projectAccess('docs:admin'),
+  params: collectionPathSchema,
+  query: dropQuerySchema,
+  answers: { 200: { description: 'What was deleted', schema: droppedCollectionSchema } },
+  refusals: [...PROJECT_REFUSALS, 'key_exhausted'],
+  examples: {
+    empty: { params: { ...EXAMPLE_PATH, collection: 'none' }, query: { confirm: 'none' }, status: 200 },
+    unconfirmed: { params: EXAMPLE_PATH, query: { confirm: 'tasks' }, status: 400 },
+    noProject: { params: { ...EXAMPLE_PATH, project: 'none' }, query: { confirm: 'notes' }, status: 404 },
+  },
 });
 
 export const SCHEMA_CHECK = describe({

@@ -18,7 +18,15 @@ import type { CollectionInfo, Collections } from '../service/collections.ts';
 import { faultOfPath } from '../values/path.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import { collectionPath, guardCollection, guardProject, projectPath } from './access.ts';
-import { DEFINITION, LIST, READING, REMOVAL, SCHEMA_CHECK } from './collections.openapi.ts';
+import {
+  DEFINITION,
+  DROP,
+  dropQuerySchema,
+  LIST,
+  READING,
+  REMOVAL,
+  SCHEMA_CHECK,
+} from './collections.openapi.ts';
 import { namingRevision } from './failed-precondition.ts';
 import { commitOptions } from './idempotency.ts';
 import { requestWork } from './request-work.ts';
@@ -84,8 +92,10 @@ export function registerCollections(
     },
   );
 
+  registerDrop(app, collections, auth, scheduler);
+
   app.delete(
-    COLLECTION_PATH,
+    `${COLLECTION_PATH}/definition`,
     { onRequest: guardCollection(auth, 'docs:admin'), config: REMOVAL },
     async (request, reply) => {
       const { project, collection } = collectionPath(request);
@@ -100,6 +110,33 @@ export function registerCollections(
   );
 
   registerSchemaCheck(app, collections, auth, scheduler);
+}
+
+function registerDrop(
+  app: FastifyInstance,
+  collections: Collections,
+  auth: BearerAuth,
+  scheduler: Scheduler,
+): void {
+  app.delete(
+    `${COLLECTION_PATH}/documents`,
+    {
+      onRequest: guardCollection(auth, 'docs:admin', dropQuerySchema),
+      config: { ...HOLDS_MANY, ...DROP },
+    },
+    async (request, reply) => {
+      const { project, collection } = collectionPath(request);
+      const { confirm } = request.query as z.infer<typeof dropQuerySchema>;
+      // An irreversible action needs the name twice.
+      if (confirm !== collection)
+        throw new AppError('invalid_request', {
+          errors: [{ path: 'query.confirm', message: "must be the collection's name" }],
+        });
+      using work = requestWork(scheduler, 'batch', request, reply);
+      const { removed, more, left } = await collections.drop(project, collection, work);
+      return { deleted: removed, more, ...(left > 0 ? { unreadable: left } : {}) };
+    },
+  );
 }
 
 function registerSchemaCheck(

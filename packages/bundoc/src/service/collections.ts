@@ -1,5 +1,6 @@
 import { AppError, hasCode } from '@bundoc/shared/contract/app-error';
 import type { CollectionDefinition } from '@bundoc/shared/contract/collections';
+import type { DroppedDocuments } from '../collections/drop-documents.ts';
 import type { CollectionStore } from '../collections/port.ts';
 import { acceptInTurns } from '../collections/schema-checks.ts';
 import type { IndexStatus } from '../engine/port/index-port.ts';
@@ -156,6 +157,25 @@ export class Collections {
       unreadable,
       next: next === undefined ? undefined : sealPositionCursor((await held.get()).cursors, context, next),
     };
+  }
+
+  /**
+   * Removes some documents of a collection, and its definition once there are none. May be repeated. What is
+   * written meanwhile is removed as well, unless it comes after the last call.
+   *
+   * @throws AppError `project_not_found`, and those of the store.
+   */
+  async drop(project: string, collection: string, work: Work): Promise<DroppedDocuments> {
+    using lease = await this.#existing(project);
+    const { store } = lease;
+    const dropped = await store.dropDocuments(collection, work);
+    if (dropped.more || dropped.left > 0) return dropped;
+    try {
+      await store.define(collection, undefined, { kind: 'none' });
+    } catch (error) {
+      if (!hasCode(error, 'collection_not_found')) throw error;
+    }
+    return dropped;
   }
 
   /**

@@ -111,6 +111,15 @@ export const schemaCheckAnswerSchema = z.object({
   next_cursor: z.string().optional(),
 });
 
+/** The answer of `DELETE …/collections/{collection}/documents`. */
+export const droppedCollectionSchema = z.object({
+  deleted: z.int(),
+  /** Whether the request must be repeated. */
+  more: z.boolean(),
+  /** Documents that stay, since not even their ids open. Then the definition stays, too. */
+  unreadable: z.int().optional(),
+});
+
 export const listedCollectionSchema = z.object({
   name: collectionNameSchema,
   documents: z.int(),

@@ -31,7 +31,7 @@ describe('the setting of an object storage', () => {
     expect(open(setting).name).toBe(name);
   });
 
-  it('may be no folder inside of the data folder that it has copies of', () => {
+  it('may be no folder inside or above the data folder that it has copies of', () => {
     const beside = (setting: string, dataDir: string) => () =>
       openObjectStorage(setting, { variable: 'V', environment: {}, clock: systemClock, dataDir });
     for (const [setting, dataDir] of [
@@ -41,9 +41,9 @@ describe('the setting of an object storage', () => {
       ['/mnt/data/../data', '/mnt/data'],
     ] as const)
       expect(beside(setting, dataDir)).toThrow('V: must be outside of the data folder');
+    expect(beside('/mnt', '/mnt/data')).toThrow('V: must not contain the data folder');
     for (const [setting, dataDir] of [
       ['/mnt/data-archive', '/mnt/data'],
-      ['/mnt', '/mnt/data'],
       ['s3://data/x?region=eu-central-1', 's3:/data'],
     ] as const)
       expect(beside(setting, dataDir)).not.toThrow();

@@ -12,7 +12,7 @@ export interface OpenOptions extends Pick<S3CallsOptions, 'random' | 'sleep' | '
   readonly variable: string;
   /** May have the usual variables of AWS. */
   readonly environment: Environment;
-  /** A folder whose copies the target is for: it must not be inside of it. */
+  /** A folder whose copies the target is for: neither may be inside of the other. */
   readonly dataDir?: string;
   readonly clock: Clock;
   /** As of {@link S3StorageOptions}; tests set it. */
@@ -51,6 +51,8 @@ export function openObjectStorage(setting: string, options: OpenOptions): Object
   const path = resolve(setting);
   if (dataDir !== undefined && `${path}/`.startsWith(`${resolve(dataDir)}/`))
     throw new ConfigError([`${variable}: must be outside of the data folder, which it would be lost with`]);
+  if (dataDir !== undefined && resolve(dataDir).startsWith(`${path}/`))
+    throw new ConfigError([`${variable}: must not contain the data folder: give the archive its own folder`]);
   return new FolderStorage({ path, clock });
 }
 
