@@ -227,6 +227,13 @@ describe('the client', () => {
       [5, 20],
       [4, 16],
     ]);
+    await collection.put('large', new JsonText('{"n":12345678901234567891,"kind":"large"}'));
+    const [large] = await collection.aggregate({
+      where: { kind: 'large' },
+      figures: { total: { op: 'sum', field: 'n' } },
+    });
+    expect(large?.figures.total).toBe(12345678901234567000);
+    expect(large?.text).toBe('{"group":{},"figures":{"total":12345678901234567891}}');
     const { explain } = await collection.queryPage({ where, explain: true });
     expect(explain?.documents_matched).toBe(4);
     await expect(collection.count({ n: { $regex: 'x' } })).rejects.toMatchObject({ code: 'invalid_request' });

@@ -19,6 +19,7 @@ import {
   textOf,
 } from './document.ts';
 import { BundocError, hasCode } from './error.ts';
+import { elementTexts, memberTexts } from './json-slices.ts';
 import {
   CALL,
   fieldsText,
@@ -410,7 +411,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    */
   async count(where?: Where | JsonText, options: FigureOptions = {}): Promise<number> {
     requireCondition(where);
-    return (await this.#figures<{ count: number }>('count', { where }, options)).count;
+    return JSON.parse((await this.#figures('count', { where }, options)).get('count') as string) as number;
   }
 
   /**
@@ -430,7 +431,10 @@ export class Collection<T extends object = Record<string, unknown>> {
     options: FigureOptions = {},
   ): Promise<readonly Group<F>[]> {
     requireKnown('aggregation', aggregation, ['where', 'groupBy', 'figures'], FIGURE);
-    return (await this.#figures<{ groups: Group<F>[] }>('aggregate', aggregation, options)).groups;
+    const members = await this.#figures('aggregate', aggregation, options);
+    return elementTexts(members.get('groups') ?? '[]').map(
+      (text) => ({ ...JSON.parse(text), text }) as Group<F>,
+    );
   }
 
   /**
@@ -618,19 +622,21 @@ export class Collection<T extends object = Record<string, unknown>> {
    * @throws BundocError `integrity_error` when documents that do not open make the answer incomplete and
    *   there is no `onUnreadable`.
    */
-  async #figures<A extends object>(what: string, question: object, options: FigureOptions): Promise<A> {
+  /** The members of an answer, each as its text. */
+  async #figures(
+    what: string,
+    question: object,
+    options: FigureOptions,
+  ): Promise<ReadonlyMap<string, string>> {
     requireKnown('options', options, FIGURE);
     const { onUnreadable, onExplained, asOf, onAsOf, ...call } = options;
     const explain = onExplained !== undefined;
-    const answer = JSON.parse(await this.#ask(what, { ...question, as_of: asOf, explain }, call)) as A & {
-      readonly as_of?: number;
-      readonly unreadable?: readonly string[];
-      readonly explain?: Explanation;
-    };
-    if (answer.explain !== undefined) onExplained?.(answer.explain);
-    if (answer.as_of !== undefined) onAsOf?.(answer.as_of);
-    reportUnreadable(answer.unreadable ?? [], onUnreadable);
-    return answer;
+    const members = memberTexts(await this.#ask(what, { ...question, as_of: asOf, explain }, call));
+    const read = (name: string) => JSON.parse(members.get(name) ?? 'null');
+    if (members.has('explain')) onExplained?.(read('explain') as Explanation);
+    if (members.has('as_of')) onAsOf?.(read('as_of') as number);
+    reportUnreadable((read('unreadable') ?? []) as string[], onUnreadable);
+    return members;
   }
 
   async #patch(id: string, kind: string, body: string, options: ConditionalOptions): Promise<Metadata> {

@@ -25,7 +25,7 @@ export interface Query {
   readonly asOf?: number | undefined;
 }
 
-/** One figure of an aggregation. Sums and averages are doubles. */
+/** One figure of an aggregation. All are exact: see {@link Group.text}. */
 export type Figure =
   | { readonly op: 'count' }
   | { readonly op: 'sum' | 'avg' | 'min' | 'max'; readonly field: string };
@@ -37,10 +37,13 @@ export interface Aggregation<F extends Readonly<Record<string, Figure>>> {
   readonly figures: F;
 }
 
+/** The figures of one group. `JSON.parse` rounds numbers that a double cannot represent: see `text`. */
 export interface Group<F extends Readonly<Record<string, Figure>>> {
   /** The values of the grouping fields. A field that the documents lack is absent. */
   readonly group: Readonly<Record<string, unknown>>;
   readonly figures: { readonly [name in keyof F]?: F[name] extends { op: 'count' } ? number : unknown };
+  /** The group as exact JSON text, with the members `group` and `figures`. */
+  readonly text: string;
 }
 
 /** How the service found an answer. */

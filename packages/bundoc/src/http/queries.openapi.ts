@@ -73,7 +73,8 @@ export const AGGREGATION = describe({
   ...COMMON,
   id: 'aggregateDocuments',
   summary: 'Compute figures of documents by group',
-  description: 'Sums and averages use doubles; `min` and `max` are exact.',
+  description:
+    'Sums are exact decimals, averages have 34 significant digits; docs/query.md defines all figures.',
   body: jsonBody(aggregateRequestSchema),
   answers: {
     200: { description: 'The groups, in the order of their values', schema: aggregateAnswerSchema },

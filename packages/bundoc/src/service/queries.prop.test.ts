@@ -82,7 +82,7 @@ describe('queries', () => {
         async (texts, all) => {
           const small = await queriesOver(texts);
           const large = await queriesOver(texts.map(padded));
-          for (const { where: whereText, orderBy } of all) {
+          for (const { where: whereText, orderBy, figures } of all) {
             const where = whereSchema.safeParse(readValue(whereText));
             if (!where.success) continue;
             const answers = [];
@@ -95,7 +95,7 @@ describe('queries', () => {
               const { groups } = await queries.aggregate(
                 selection,
                 ['b'],
-                [{ op: 'count' }, { op: 'max', field: 'a' }, { op: 'sum', field: 'c' }],
+                [{ op: 'count' }, { op: 'max', field: 'a' }, ...figures],
               );
               answers.push({
                 ids: found.documents.map(({ metadata }) => metadata._id),

@@ -12,7 +12,7 @@ export type Naive =
   | readonly Naive[]
   | ReadonlyMap<string, Naive>;
 
-const SCALE = 40;
+export const SCALE = 40;
 const ONE = 10n ** BigInt(SCALE);
 
 /** Reads what `JSON.stringify`-like writers of the tests made: exponents up to 30. */

@@ -1,3 +1,4 @@
+import type { Figure } from '@bundoc/shared/contract/query';
 import fc from 'fast-check';
 import { expect } from 'vitest';
 import type { DefinedStore } from '../collections/defined-store.ts';
@@ -7,6 +8,7 @@ import { whereSchema } from '../queries/where.ts';
 import { Queries } from '../service/queries.ts';
 import { readValue } from '../values/value.ts';
 import { ownWork } from '../work/scheduler.ts';
+import { expectGroups } from './naive-aggregate.ts';
 import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues } from './naive-query.ts';
 import { documentText, flatText, whereText } from './query-arbitraries.ts';
 import { put, remove } from './writes.ts';
@@ -47,7 +49,11 @@ const stepWith = (texts: fc.Arbitrary<string>) => {
 const history = fc
   .constantFrom(documentText, flatText)
   .chain((texts) => fc.array(stepWith(texts), { minLength: 2, maxLength: 6 }));
-/** Queries with any condition, order and page size. */
+const figure = fc.oneof(
+  fc.constant<Figure>({ op: 'count' }),
+  fc.record({ op: fc.constantFrom('sum', 'avg', 'min', 'max'), field: near }),
+);
+/** Queries with any condition, order, page size and figures. */
 export const asked = fc.record({
   where: fc.oneof(
     { weight: 2, arbitrary: whereText },
@@ -102,6 +108,8 @@ export const asked = fc.record({
     }),
   ),
   limit: fc.integer({ min: 1, max: 5 }),
+  groupBy: fc.uniqueArray(near, { maxLength: 2 }),
+  figures: fc.array(figure, { minLength: 1, maxLength: 4 }),
 });
 
 export interface Known {
@@ -248,6 +256,9 @@ export async function assertQueriesAreRight(
           const { count, explanation } = await finder.count(selection);
           expect(count).toBe(found.length);
           if (count > 0 && explanation.documents_scanned === 0) use.counted++;
+          const { groups } = await finder.aggregate(selection, one.groupBy, one.figures);
+          const matched = all.filter(({ id }) => found.includes(id)).map(({ value }) => value);
+          expectGroups(groups, matched, one.groupBy, one.figures);
         }
         await store[Symbol.asyncDispose]();
         await project.check?.();

@@ -1,7 +1,7 @@
 import { Decimal } from '@bundoc/shared/json/decimal';
 import { isArray, isObject, type Value } from './value.ts';
 
-/** A value as JSON. A number that JSON cannot represent (a sum beyond the largest double) becomes null. */
+/** A value as JSON, with exact numbers. */
 export function writeValue(value: Value): string {
   if (value instanceof Decimal) return writeDecimal(value);
   if (isArray(value)) return `[${value.map(writeValue).join(',')}]`;
