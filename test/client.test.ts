@@ -357,6 +357,26 @@ describe('the client', () => {
     expect(await project.collections()).toMatchObject([{ defined: false }]);
   });
 
+  it('deletes a collection in slices, and counts its documents', async () => {
+    const collection = bundoc.project('dropped').collection<Note>('notes');
+    await collection.define({ indexes: [{ fields: ['n'] }] });
+    for (let start = 0; start < 700; start += 100)
+      await bundoc.project('dropped').batch(
+        Array.from({ length: 100 }, (_, n) => ({
+          op: 'create' as const,
+          collection: 'notes',
+          id: `d${start + n}`,
+          document: { n },
+        })),
+      );
+    const counts: number[] = [];
+    expect(await collection.drop({ onDeleted: (count) => counts.push(count) })).toBe(700);
+    expect(counts.at(-1)).toBe(700);
+    expect(counts.length).toBeGreaterThan(1);
+    expect(await collection.info()).toBeUndefined();
+    expect(await collection.drop()).toBe(0);
+  });
+
   it('returns selected fields of documents, and their number', async () => {
     const collection = notes('fields');
     for (let n = 0; n < 3; n++) await collection.put(`d${n}`, { n, title: 'long' });

@@ -109,8 +109,21 @@ const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?
         await put(defined, definition),
         await put(defined, '{"indexes":[]}'),
         await ask(defined),
-        await remove(defined),
+        await remove(`${defined}/definition`),
       ];
+    },
+  },
+  'DELETE …/{collection}/documents?confirm=': {
+    asked: async () => {
+      const dropped = `${PROJECT}/collections/dropped`;
+      await put(`${dropped}/documents/a`);
+      const path = `${dropped}/documents?confirm=dropped`;
+      const answers = [await remove(path), await remove(path)];
+      expect(answers.map((one) => one.json())).toEqual([
+        { deleted: 1, more: true },
+        { deleted: 0, more: false },
+      ]);
+      return answers;
     },
   },
   'POST …/{collection}/query': {

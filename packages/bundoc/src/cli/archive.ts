@@ -145,7 +145,11 @@ async function listChains({ objects, storage, reader }: StorageArchive, options:
   ]);
   const { damaged } = reader;
   for (const { error } of damaged) console.error(`bundoc: ${error.message}`);
-  if (damaged.length > 0 || chains.some(({ missing }) => missing > 0)) throw faultFound();
+  // After `prune` a chain still has a moment.
+  const beheaded = chains.filter((one) => one.pruned && one.restorable_from === null);
+  for (const one of beheaded) console.error(`bundoc: the chain up to ${one.last_at} lost its beginning`);
+  const isFaulty = damaged.length + beheaded.length > 0 || chains.some(({ missing }) => missing > 0);
+  if (isFaulty) throw faultFound();
 }
 
 async function chainFacts(reader: ArchiveReader, chain: Chain, newest: boolean) {

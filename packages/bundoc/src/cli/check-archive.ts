@@ -63,8 +63,9 @@ async function checkRights(found: Checkup, objects: ObjectStorage): Promise<void
   });
 }
 
-function isSilent(found: Checkup, { lastAnswer }: ObjectStorage): boolean {
-  return found.hasFailed('put') && lastAnswer === undefined;
+function isSilent(found: Checkup, objects: ObjectStorage): boolean {
+  // A folder gives no dated answers.
+  return found.hasFailed('put') && 'lastAnswer' in objects && objects.lastAnswer === undefined;
 }
 
 async function checkStorages(found: Checkup, objects: ObjectStorage, dataDir: string): Promise<void> {
