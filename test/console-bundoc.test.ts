@@ -145,6 +145,30 @@ describe('the console of Bundoc', needs('chromium'), () => {
     expect(stored.slice(stored.indexOf('\n\t"b"'))).toBe(EXACT.slice(1).replace('before', 'after'));
   });
 
+  it('updates a document by operators as it is stored then, keeps every other byte, and says what did not fit', async () => {
+    await put('counted', '{"exact": 1.10,  "name":"a"}');
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    const dialog = page.getByRole('dialog');
+    const update = dialog.getByRole('button', { name: 'Update' });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/notes/documents/counted');
+    await visitor.editor('Text of the document').waitFor();
+    await put('counted', '{"exact": 2.10,  "name":"a"}');
+    await page.getByRole('button', { name: 'Update' }).click();
+    await visitor.replaceText('Text of the update', '{"$inc":{"name":1}}');
+    await update.click();
+    await dialog.getByText('the present value is a string, not a number').waitFor();
+    await visitor.expectAccessible();
+    await visitor.replaceText('Text of the update', '{"$inc":{"exact":0.20}}');
+    await update.click();
+    await dialog.waitFor({ state: 'detached' });
+    await expect
+      .poll(() => visitor.editor('Text of the document').textContent())
+      .toBe('{"exact": 2.30,  "name":"a"}');
+    expect(await text('counted')).toContain('"exact": 2.30,  "name":"a"}');
+  });
+
   /** Views that the documentation shows. */
   const DOCS_PICTURES: Readonly<Record<string, string>> = {
     projects: 'console-projects',

@@ -122,6 +122,19 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await press('Define');
       await page.getByText('duplicates', { exact: true }).waitFor();
       await look('definition-done');
+      await press('Remove the definition');
+      await look('definition-remove');
+      await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
+      await page.getByText('The definition was removed.').waitFor();
+      await page.getByText('Not defined.').waitFor();
+
+      await put(`/v1/projects/acme/collections/old/documents/d1`, '{"v":1}');
+      await visitor.open('/console/projects/acme/collections/old/definition');
+      await page.getByLabel('Type the name of the collection to confirm').fill('old');
+      await press('Drop the collection');
+      await page.getByText('Dropped: 1 document.').waitFor();
+      await page.getByText('Empty and not defined.').waitFor();
+      await look('definition-dropped');
 
       await visitor.open('/console/projects/acme/collections/notes/query');
       await visitor.replaceText('Text of the request: Find', '{"where":{"amount":{"$nearby":1}}}');

@@ -15,6 +15,7 @@ import { may } from '../shell/session.ts';
 import { faultOfText } from './document-text.ts';
 import { places } from './places.ts';
 import { CollectionFrame } from './project-frame.tsx';
+import { RemovalPanel } from './removal-panel.tsx';
 
 const WORDS = [
   ['indexes', 'indexes for queries'],
@@ -34,16 +35,37 @@ export function DefinitionView({
   readonly project?: string;
   readonly collection?: string;
 }) {
+  // Each removal begins with what is left.
+  const [removals, setRemovals] = useState<readonly string[]>([]);
   return (
     <CollectionFrame project={project} collection={collection} here="Definition">
-      {() => <Loaded key={`${project}/${collection}`} project={project} collection={collection} />}
+      {() => (
+        <Loaded
+          key={`${project}/${collection}/${removals.length}`}
+          project={project}
+          collection={collection}
+          removed={removals.at(-1)}
+          onRemoved={(what) => setRemovals((before) => [...before, what])}
+        />
+      )}
     </CollectionFrame>
   );
 }
 
 const BUILDING_EVERY_MS = 2_000;
 
-function Loaded({ project, collection }: { readonly project: string; readonly collection: string }) {
+function Loaded({
+  project,
+  collection,
+  removed,
+  onRemoved,
+}: {
+  readonly project: string;
+  readonly collection: string;
+  /** What was removed just now. */
+  readonly removed: string | undefined;
+  readonly onRemoved: (what: string) => void;
+}) {
   const info = useRequest(
     `${project}/${collection}`,
     async (signal) => ({ info: await bundoc.project(project).collection(collection).info({ signal }) }),
@@ -74,6 +96,11 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
         }
       />
       <Fault error={info.error} />
+      {removed === undefined ? null : (
+        <p class="note" role="status">
+          {removed}
+        </p>
+      )}
       {known === undefined ? null : (
         <>
           <dl class="figures">
@@ -90,6 +117,9 @@ function Loaded({ project, collection }: { readonly project: string; readonly co
         </>
       )}
       <Edited project={project} collection={collection} info={known} reload={info.reload} />
+      {known === undefined || !may('docs:admin') ? null : (
+        <RemovalPanel project={project} collection={collection} info={known} onRemoved={onRemoved} />
+      )}
     </>
   );
 }

@@ -17,6 +17,7 @@ import { draftOf, dropDraft, keepDraft } from './drafts.ts';
 import { LargeText } from './large-text.tsx';
 import { places } from './places.ts';
 import { CollectionFrame } from './project-frame.tsx';
+import { UpdateDialog } from './update-dialog.tsx';
 
 /** Characters beyond which a text is read in slices, and not edited. */
 const EDITABLE = 262_144;
@@ -135,7 +136,13 @@ function useEditing(place: DocumentPlace, stored: OwnText) {
     setTheirs(undefined);
     dropDraft(key);
   };
+  const showStored = (other: OwnText) => {
+    settle(other);
+    setBegin((before) => ({ text: other.text, version: before.version + 1 }));
+    setText(other.text);
+  };
   return {
+    documents,
     base,
     begin,
     text,
@@ -163,10 +170,11 @@ function useEditing(place: DocumentPlace, stored: OwnText) {
         dropDraft(key);
         route(places.collection(project, collection));
       }),
-    takeTheirs: (other: OwnText) => {
-      settle(other);
-      setBegin((before) => ({ text: other.text, version: before.version + 1 }));
-      setText(other.text);
+    takeTheirs: showStored,
+    updated: async () => {
+      const now = await read(place);
+      if (now === undefined) setTheirs('deleted');
+      else showStored(now);
     },
   };
 }
@@ -178,6 +186,7 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
   const editing = useEditing(place, stored);
   const { base, text, rev, theirs, isSaved, isBusy, error, fault, isChanged, save, remove } = editing;
   const [isDeleting, setIsDeleting] = useState(false);
+  const [isUpdating, setIsUpdating] = useState(false);
   const maySave = isChanged && fault === undefined && theirs === undefined;
   const saveOver = () => void save({ ifMatch: rev });
   return (
@@ -195,6 +204,14 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
                 <button type="button" class="danger quiet" onClick={() => setIsDeleting(true)}>
                   Delete
                 </button>
+                <button
+                  type="button"
+                  disabled={isChanged || isBusy}
+                  title={isChanged ? 'Save your text first' : undefined}
+                  onClick={() => setIsUpdating(true)}
+                >
+                  Update
+                </button>
                 <button type="button" class="primary" disabled={!maySave || isBusy} onClick={saveOver}>
                   {isBusy ? 'Saving…' : 'Save'}
                 </button>
@@ -210,6 +227,14 @@ function Edited({ place, stored }: { readonly place: DocumentPlace; readonly sto
         {fault ??
           (isSaved && !isChanged ? 'Saved.' : isChanged ? 'Not saved yet.' : 'As stored, to the character.')}
       </p>
+      {isUpdating ? (
+        <UpdateDialog
+          documents={editing.documents}
+          id={id}
+          onUpdated={editing.updated}
+          onClose={() => setIsUpdating(false)}
+        />
+      ) : null}
       {isDeleting ? (
         <Confirmation
           title="Delete this document?"

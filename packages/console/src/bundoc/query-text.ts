@@ -24,6 +24,20 @@ export const OPERATORS: readonly { readonly label: string; readonly detail: stri
   ['$nor', 'none of these conditions'],
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
 
+/** The operators of updates (docs/updates.md). */
+export const UPDATE_OPERATORS: readonly { readonly label: string; readonly detail: string }[] = [
+  ['$set', 'write a value'],
+  ['$unset', 'remove a member'],
+  ['$inc', 'add a number'],
+  ['$mul', 'multiply by a number'],
+  ['$min', 'write a lesser value'],
+  ['$max', 'write a greater value'],
+  ['$push', 'add to an array'],
+  ['$addToSet', 'add to an array once'],
+  ['$pull', 'remove from an array'],
+  ['$currentDate', 'write the time of the service'],
+].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
+
 /** Members of a query besides the operators. */
 export const MEMBERS: readonly { readonly label: string; readonly detail: string }[] = [
   ['where', 'the condition'],
