@@ -100,6 +100,28 @@ describe('POST …/update', () => {
     expect(await count('once', { seen: 1, own: 1 })).toBe(300);
   });
 
+  it('finds documents by an index in any order, also while it moves them within it', async () => {
+    await fill(
+      'indexed',
+      many(400, (n) => `{"n":${n % 100},"kind":"${n % 2 === 0 ? 'even' : 'odd'}"}`),
+    );
+    const indexes = [{ fields: ['n'] }, { fields: ['kind'] }];
+    const body = JSON.stringify({ indexes });
+    await call(installation.url, at('indexed'), { method: 'PUT', token: admin, body });
+    const states = async () => {
+      const info = (await call(installation.url, at('indexed'), { token })).json();
+      return (info['indexes'] as { state: string }[]).map(({ state }) => state);
+    };
+    await expect.poll(states).toEqual(['ready', 'ready']);
+    const ranged = { where: { n: { $gte: 90 } }, update: { $inc: { n: 5 } }, limit: 15 };
+    const answers = await all((one) => update('indexed', one), ranged);
+    expect(answers.map(({ changed }) => changed)).toEqual([15, 15, 10]);
+    expect(await count('indexed', { n: { $gte: 95 } })).toBe(40);
+    const fixed = { where: { kind: 'odd' }, update: { $set: { kind: 'even' } }, limit: 30 };
+    expect((await all((one) => update('indexed', one), fixed)).length).toBe(7);
+    expect(await count('indexed', { kind: 'even' })).toBe(400);
+  });
+
   it('refuses a whole answer, names the document and the operator, and writes nothing of it', async () => {
     await fill('refused', ['{"n":1}', '{"n":"text"}', '{"n":3}']);
     const answer = await update('refused', { where: {}, update: { $inc: { n: 1 } } });

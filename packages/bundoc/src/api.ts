@@ -51,10 +51,11 @@ import type { ChangeFeed } from './service/change-feed.ts';
 import { Collections } from './service/collections.ts';
 import type { DiskReport } from './service/disk-report.ts';
 import { Documents } from './service/documents.ts';
+import { ENOUGH } from './service/find-matches.ts';
 import type { Moves } from './service/moves.ts';
 import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
-import { ENOUGH, QueryWrites } from './service/query-writes.ts';
+import { QueryWrites } from './service/query-writes.ts';
 import type { Scheduler } from './work/scheduler.ts';
 import type { ServiceShares } from './work/service-shares.ts';
 

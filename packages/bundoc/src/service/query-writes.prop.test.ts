@@ -12,7 +12,8 @@ import { put, ref } from '../testing/writes.ts';
 import { readValue } from '../values/value.ts';
 import { ownWork } from '../work/scheduler.ts';
 import { Batches } from './batches.ts';
-import { ENOUGH, QueryWrites } from './query-writes.ts';
+import { ENOUGH } from './find-matches.ts';
+import { QueryWrites } from './query-writes.ts';
 
 const DOCUMENTS = 40;
 const WRITERS = 8;

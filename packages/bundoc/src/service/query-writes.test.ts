@@ -10,13 +10,8 @@ import { SlowSteps } from '../testing/slow-steps.ts';
 import { put, ref, remove } from '../testing/writes.ts';
 import { readValue } from '../values/value.ts';
 import { ownWork } from '../work/scheduler.ts';
-import {
-  ENOUGH,
-  type QueryWriteAnswer,
-  type QueryWriteLimits,
-  type QueryWriteRequest,
-  QueryWrites,
-} from './query-writes.ts';
+import { ENOUGH, type QueryWriteLimits } from './find-matches.ts';
+import { type QueryWriteAnswer, type QueryWriteRequest, QueryWrites } from './query-writes.ts';
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -143,6 +138,30 @@ describe('a pass by query', () => {
     expect(found.map((one) => one?.['n'])).toEqual(found.map((_, n) => [0, 2, 1][n % 3]));
   });
 
+  it('reads few entries of an index in another order, and the collection if they are many', async () => {
+    const { store, writes, fill } = await start({ enough: { ...ENOUGH, documentsMax: 500 } });
+    for (let first = 0; first < 6_000; first += 500)
+      await store.commit(
+        Array.from({ length: 500 }, (_, n) => put(`d${first + n}`, `{"n":0,"at":${(first + n) % 3_000}}`)),
+      );
+    await store.define(
+      'notes',
+      { indexes: [{ name: 'at', fields: ['at'], unique: false }] },
+      { kind: 'none' },
+    );
+    await vi.waitFor(() => expect(store.indexes?.status('notes')).toMatchObject([{ state: 'ready' }]));
+    const few = await all(writes, request('{"at":{"$lt":100}}', '{"$inc":{"n":1,"at":1}}', { limit: 30 }));
+    expect(few.answers.map(({ matched }) => matched)).toEqual([30, 30, 30, 30, 30, 30, 20]);
+    expect([await value(store, 'd99'), await value(store, 'd3000')]).toMatchObject([
+      { n: 1, at: 100 },
+      { n: 1, at: 1 },
+    ]);
+    const many = await all(writes, request('{"at":{"$gte":100}}', RAISE));
+    expect(many.written).toBe(5_802);
+    expect(many.answers.length).toBeGreaterThan(11);
+    expect((await all(writes, request('{"at":{"$gte":2900}}'))).answers.length).toBe(1);
+  });
+
   it('ends an answer early that has read enough, also without a match, and misses nothing', async () => {
     const { writes, fill } = await start({ enough: { ...ENOUGH, documentsMax: 150 } });
     await fill(1_000);
@@ -157,6 +176,43 @@ describe('a pass by query', () => {
     const { writes, fill } = await start(limits);
     await fill(1_000);
     expect((await all(writes, request('{"at":{"$gte":990}}'))).written).toBe(10);
+  });
+
+  it('passes any number of expired documents, which it leaves alone', async () => {
+    const { store, writes } = await start({ enough: { ...ENOUGH, documentsMax: 4_000 } });
+    await store.define('notes', { indexes: [], ttl: { field: 'at', seconds: 0 } }, { kind: 'none' });
+    for (let first = 0; first < 12_000; first += 1_000)
+      await store.commit(
+        Array.from({ length: 1_000 }, (_, n) => put(`d${first + n}`, '{"at":"1970-01-01T00:00:00Z"}')),
+      );
+    await store.commit([put('alive', '{"n":0}')]);
+    const { answers, written } = await all(writes, request('{}', RAISE));
+    expect(written).toBe(1);
+    expect(answers.length).toBeGreaterThan(1);
+  });
+
+  it('halves a commit that would have too many entries in indexes', async () => {
+    const { store, writes } = await start();
+    await store.define('notes', { indexes: [{ name: 'l', fields: ['l'], unique: false }] }, { kind: 'none' });
+    const list = Array.from({ length: 200 }, (_, n) => n).join();
+    for (let first = 0; first < 400; first += 100)
+      await store.commit(
+        Array.from({ length: 100 }, (_, n) => put(`d${first + n}`, `{"n":0,"l":[${list}]}`)),
+      );
+    const { answers, written } = await all(writes, request('{}', RAISE));
+    expect(written).toBe(400);
+    expect(answers.length).toBeGreaterThan(1);
+  });
+
+  it('applies a large update to each document', async () => {
+    const { store, writes, fill } = await start();
+    await fill(5);
+    const text = 'x'.repeat(200_000);
+    const update = `{"$set":{"x":"${text}"},"$inc":{"n":1}}`;
+    const bytes = Buffer.from(update);
+    const patch = { kind: 'large', of: 'update', bytes, part: 'body.update' } as const;
+    expect(await writes.run(request('{}', update, { patch }), { work })).toMatchObject({ written: 5 });
+    expect(await value(store, 'd4')).toMatchObject({ n: 1, x: text });
   });
 
   it('lists documents that do not open, and leaves them alone', async () => {

@@ -4,16 +4,17 @@ import type { Position, ProjectStore, WriteResult } from '../engine/port/port.ts
 import { PreconditionsFailed } from '../engine/port/precondition.ts';
 import { RefusedWrite } from '../engine/port/refused-write.ts';
 import { shortHash } from '../engine/port/short-hash.ts';
-import { ofOneState } from '../engine/port/snapshot-port.ts';
 import { HeldLease } from '../projects/held-lease.ts';
-import type { InstanceLease } from '../projects/project-instance.ts';
 import type { QueryExecution } from '../queries/execution.ts';
-import type { ScanBudget, ScanLimits } from '../queries/scan-budget.ts';
-import { encodePosition } from '../values/key.ts';
-import { beginQuery } from './begin-query.ts';
 import type { WorkOptions } from './documents.ts';
-import { HeldSnapshot } from './held-snapshot.ts';
-import { MatchedWrites } from './matched-writes.ts';
+import {
+  type FoundMatches,
+  findMatches,
+  type Part,
+  type QueryWriteLimits,
+  type WritesLease,
+} from './find-matches.ts';
+import type { MatchedWrites } from './matched-writes.ts';
 import { openPageCursor } from './page-cursor.ts';
 import { answeredBefore, earlierResults, PATCH_TRIES_MAX } from './patching.ts';
 import type { Selection } from './queries.ts';
@@ -43,24 +44,6 @@ export interface QueryWriteAnswer {
   readonly ids?: readonly string[] | undefined;
 }
 
-export interface QueryWriteLimits {
-  readonly documentBytesMax: number;
-  /** A request beyond them is refused. */
-  readonly scan: ScanLimits;
-  /** What ends an answer, which then has fewer documents, or none. */
-  readonly enough: Pick<ScanLimits, 'documentsMax' | 'bytesMax' | 'workMax'>;
-}
-
-/** What one answer reads before it ends, in a second or two. */
-export const ENOUGH: QueryWriteLimits['enough'] = {
-  documentsMax: 20_000,
-  bytesMax: 67_108_864,
-  workMax: 100_000_000,
-};
-/** Undecryptable documents that end an answer. */
-const UNREADABLE_MAX = 100;
-/** Bytes of documents to change that end an answer. */
-const FOUND_BYTES_MAX = 8_388_608;
 /** Ids that a dry run names. */
 const NAMED_MAX = 20;
 /** Attempts with all documents of an answer. Each further one has half as many, and so takes less time. */
@@ -69,23 +52,6 @@ const WHOLE_TRIES_MAX = 4;
 /** The part of the InstanceManager that writes by query need. */
 interface WritableInstances {
   acquire(project: string, mode: 'existing'): Promise<WritesLease | undefined>;
-}
-
-type WritesLease = Pick<InstanceLease, 'store' | 'cursors' | 'isUsable'> & Disposable;
-
-/** A part of the collection, in the order of creation. */
-interface Part {
-  /** Its documents were created later. */
-  readonly after: Position;
-  /** They were not created later; undefined before the first answer. */
-  readonly until: Position | undefined;
-}
-
-interface FoundDocuments {
-  readonly writes: MatchedWrites;
-  readonly until: Position;
-  /** Tests a document again. */
-  readonly run: QueryExecution;
 }
 
 /**
@@ -143,7 +109,7 @@ export class QueryWrites {
     options.work.leave();
     const part =
       cursor === undefined ? START : partOf(openPageCursor((await lease.get()).cursors, context, cursor));
-    const found = await this.#find(lease, request, part, options);
+    const found = await findMatches(lease, request, part, this.#limits, options.work);
     const { writes, until, run } = found;
     const answerNow = async (written: number): Promise<QueryWriteAnswer> => {
       const next = writes.end === undefined ? undefined : bytesOfPart({ after: writes.end, until });
@@ -159,45 +125,9 @@ export class QueryWrites {
     return await this.#commit(lease, found, answerNow, isDryRun, options);
   }
 
-  async #find(
-    lease: HeldLease<WritesLease>,
-    request: QueryWriteRequest,
-    { after, until }: Part,
-    { work }: WorkOptions,
-  ): Promise<FoundDocuments> {
-    const { collection, where, whereText, patch, limit } = request;
-    const { documentBytesMax, scan: limits } = this.#limits;
-    using state = new HeldSnapshot(lease, collection, {});
-    return await ofOneState(async () => {
-      const writes = new MatchedWrites({ patch, documentBytesMax, work });
-      const endsAt = (budget: ScanBudget) => (position: Position) => {
-        if (until !== undefined && position >= until) return true;
-        if (!this.#isEnough(budget) && run.stats.unreadable.length < UNREADABLE_MAX) return false;
-        writes.end = position;
-        return true;
-      };
-      const selection = { state, where, whereText, work, limits, orderBy: [], wanted: limit };
-      const run: QueryExecution = await beginQuery({ ...selection, endsAt });
-      await run.each(after === 0 ? '' : encodePosition(after), (candidate) => {
-        if (until !== undefined && candidate.position > until) return true;
-        writes.add(patch === undefined ? candidate.document : candidate.keep(), candidate.position);
-        run.keeps(writes.bytes);
-        if (writes.matched < limit && writes.bytes < FOUND_BYTES_MAX) return false;
-        writes.end = candidate.position;
-        return true;
-      });
-      return { writes, run, until: until ?? state.asOf };
-    });
-  }
-
-  #isEnough({ documents, bytes, work }: ScanBudget): boolean {
-    const { documentsMax, bytesMax, workMax } = this.#limits.enough;
-    return documents >= documentsMax || bytes >= bytesMax || work >= workMax;
-  }
-
   async #commit(
     lease: HeldLease<WritesLease>,
-    { writes, run }: FoundDocuments,
+    { writes, run }: FoundMatches,
     answerNow: (written: number) => Promise<QueryWriteAnswer>,
     isDryRun: boolean,
     options: WorkOptions,
