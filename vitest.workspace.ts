@@ -71,6 +71,7 @@ const API = [
   'processor-time',
   'projects',
   'query',
+  'query-writes',
   'quota',
   'recovery',
   'rotation',

@@ -115,6 +115,20 @@ const routes: readonly Route[] = [
   },
   {
     method: 'POST',
+    path: `${NOTES}/update`,
+    needs: ['read', 'write'],
+    success: 200,
+    body: '{"where":{"v":-1},"update":{"$inc":{"v":1}}}',
+  },
+  {
+    method: 'POST',
+    path: `${NOTES}/delete`,
+    needs: ['read', 'write'],
+    success: 200,
+    body: '{"where":{"v":-1}}',
+  },
+  {
+    method: 'POST',
     path: `${PROJECT}/batch`,
     needs: ['write'],
     success: 200,

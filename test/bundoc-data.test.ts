@@ -43,6 +43,63 @@ async function onTerminal(...args: string[]): Promise<string> {
   return stdout.replaceAll('\r\n', '\n');
 }
 
+describe('bundoc update-where and delete-where', () => {
+  const raise = () => written('raise.json', '{"$inc":{"n":0.10}}');
+  const where = ['--where', '{"n":{"$lt":30}}'];
+
+  it('write what matches in batches, and print the counts', async () => {
+    const notes = client.project('by-query').collection('notes');
+    for (let n = 0; n < 40; n++) await notes.put(`d${n}`, { n });
+    const asked = ['by-query', 'notes', ...where, '--limit', '8'];
+    const dry = await bundoc('update-where', 'by-query', 'notes', raise(), ...where, '--dry-run', '--json');
+    expect(dry.code).toBe(0);
+    expect(JSON.parse(dry.stdout)).toMatchObject({ matched: 30, written: 30, dry_run: true });
+    const key = ['--key', 'run-1', '--confirm', 'notes', '--json'];
+    for (let runs = 0; runs < 2; runs++) {
+      const changed = await bundoc('update-where', 'by-query', 'notes', raise(), ...asked.slice(2), ...key);
+      expect([changed.code, JSON.parse(changed.stdout)]).toMatchObject([0, { matched: 30, written: 30 }]);
+    }
+    expect((await notes.get('d7'))?.text).toContain('"n":7.10');
+    const deleted = await bundoc('delete-where', ...asked, '--confirm', 'notes', '--json');
+    expect(JSON.parse(deleted.stdout)).toMatchObject({ matched: 30, written: 30, dry_run: false });
+    expect(await notes.count()).toBe(10);
+    const shown = await onTerminal('delete-where', 'by-query', 'notes', '--where', '{}', '--dry-run');
+    expect(shown).toContain('would write 10 documents of 10 that matched\nd30\nd31');
+  });
+
+  it('need a condition and a confirmation, and write nothing without', async () => {
+    const refused = async (said: string, ...args: string[]) => {
+      const { code, stderr } = await bundoc(...args);
+      expect([code, stderr]).toEqual([2, expect.stringContaining(said)]);
+    };
+    await refused(
+      '--confirm must repeat the name notes',
+      'delete-where',
+      'by-query',
+      'notes',
+      '--where',
+      '{}',
+    );
+    await refused('--where', 'delete-where', 'by-query', 'notes', '--confirm', 'notes');
+    await refused('is not JSON', 'delete-where', 'by-query', 'notes', '--where', '{', '--dry-run');
+    expect(await client.project('by-query').collection('notes').count()).toBe(10);
+  });
+
+  it('name the key that continues an interrupted run', async () => {
+    const notes = client.project('by-query').collection('notes');
+    await notes.put('text', { n: 'text' });
+    const all = ['update-where', 'by-query', 'notes', raise(), '--where', '{}', '--confirm', 'notes'];
+    const stopped = await bundoc(...all, '--limit', '4');
+    expect([stopped.code, stopped.stderr]).toEqual([2, expect.stringContaining('the document "text"')]);
+    const key = String(/--key (\w+)/.exec(stopped.stderr)?.[1]);
+    await notes.put('text', { n: 1 });
+    const rest = await bundoc(...all, '--limit', '4', '--key', key, '--json');
+    expect([rest.code, JSON.parse(rest.stdout)]).toMatchObject([0, { matched: 11, written: 11 }]);
+    expect((await notes.get('d30'))?.text).toContain('"n":30.10');
+    expect((await notes.get('text'))?.text).toContain('"n":1.10');
+  });
+});
+
 describe('bundoc put, get, patch and delete', () => {
   const TEXT = '{ "amount": 12345678901234567890.10,\n  "é": "\\u00e9",  "list": [1.0, 1e2] }';
 

@@ -2,7 +2,7 @@ import { Bundoc } from '@bundoc/client';
 import { BUNDOC_CODES } from '@bundoc/client/codes';
 import type { CollectionDefinition, IndexDefinition } from '@bundoc/client/definition';
 import { JsonText } from '@bundoc/client/document';
-import type { Explanation } from '@bundoc/client/query';
+import type { Explanation, Where } from '@bundoc/client/query';
 import { OpenapiReader } from '@bundoc/shared/testing/openapi';
 import { startInBackground } from '@bundoc/shared/testing/timing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -375,6 +375,56 @@ describe('the client', () => {
     expect(counts.length).toBeGreaterThan(1);
     expect(await collection.info()).toBeUndefined();
     expect(await collection.drop()).toBe(0);
+  });
+
+  it('updates and deletes by query in slices, once under a key, and counts them', async () => {
+    const collection = bundoc.project('by-query').collection<Note>('notes');
+    for (let n = 0; n < 30; n++) await collection.put(`d${n}`, { n });
+    const counts: number[] = [];
+    const options = {
+      pageSize: 12,
+      idempotencyKey: 'raise',
+      onWritten: (count: number) => counts.push(count),
+    };
+    const raise = () => collection.updateWhere({ n: { $gte: 5 } }, { $inc: { seen: 1 } }, options);
+    const changed = { matched: 25, written: 25, unreadable: [], ids: [] };
+    expect(await raise()).toEqual(changed);
+    expect(counts).toEqual([12, 24, 25]);
+    await collection.put('late', { n: 9 });
+    expect(await raise()).toEqual(changed);
+    expect(await collection.count({ seen: 1 })).toBe(25);
+    const exact = new JsonText('{"n":{"$lt":10.0}}');
+    const found = await collection.deleteWhere(exact, { dryRun: true, pageSize: 4 });
+    expect(found).toMatchObject({
+      matched: 11,
+      written: 11,
+      ids: [...Array(10).keys()].map((n) => `d${n}`).concat('late'),
+    });
+    expect(await collection.count()).toBe(31);
+    expect(await collection.deleteWhere(exact)).toMatchObject({ written: 11, ids: [] });
+    expect(await collection.count()).toBe(20);
+  });
+
+  it('refuses to write by query without a condition, or with one that would mean more', async () => {
+    const collection = bundoc.project('by-query').collection('notes');
+    const wrong: readonly (readonly [unknown, string])[] = [
+      [undefined, '{} means every document'],
+      [null, '{} means every document'],
+      [[], '{} means every document'],
+      [{ owner: undefined }, 'owner'],
+      [{ where: { n: 1 } }, 'give the condition itself'],
+    ];
+    for (const [where, message] of wrong) {
+      await expect(collection.deleteWhere(where as Where)).rejects.toThrow(message);
+      await expect(collection.updateWhere(where as Where, { $inc: { n: 1 } })).rejects.toThrow(message);
+    }
+    await expect(collection.deleteWhere({}, { pageSize: 501 })).rejects.toThrow('from 1 to 500');
+    await expect(collection.deleteWhere({}, { idempotencyKey: 'k'.repeat(241) })).rejects.toThrow('240');
+    await expect(collection.deleteWhere({}, { dry_run: true } as object)).rejects.toThrow(
+      'did you mean dryRun?',
+    );
+    await expect(collection.updateWhere({}, [] as object)).rejects.toThrow('object of operators');
+    expect(await collection.count()).toBe(20);
   });
 
   it('returns selected fields of documents, and their number', async () => {

@@ -139,6 +139,18 @@ const ROWS: Readonly<Record<string, { asked: () => Promise<Answer[]>; described?
       ];
     },
   },
+  'POST …/{collection}/update': {
+    asked: async () => {
+      const matched = `${PROJECT}/collections/matched`;
+      for (const id of ['a', 'b']) await put(`${matched}/documents/${id}`, '{"v":1}');
+      const where = { v: 1 };
+      return [
+        await post(`${matched}/update`, { where, update: { $inc: { w: 1 } }, limit: 1 }),
+        await post(`${matched}/update`, { where, update: { $push: { v: 1 } } }),
+        await post(`${matched}/delete`, { where }),
+      ];
+    },
+  },
   'GET /v1/projects?limit=&cursor=&prefix=&include=summary': {
     asked: async () => {
       await put('/v1/projects/tables-too/collections/notes/documents/a');

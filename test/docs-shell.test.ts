@@ -38,7 +38,12 @@ function withBeginnings(page: string): string[] {
 
 const ONE_MACHINE = 'docs/how-to/one-machine.md';
 /** The pages that `docs-examples.test.ts` and `systemd-credential.test.ts` run. */
-const RUN_ELSEWHERE = ['docs/documents.md', 'docs/query.md', 'docs/how-to/systemd-credential.md'];
+const RUN_ELSEWHERE = [
+  'docs/documents.md',
+  'docs/query.md',
+  'docs/updates.md',
+  'docs/how-to/systemd-credential.md',
+];
 /** Pages whose commands are refused on purpose, with the statuses. */
 const REFUSALS: Readonly<Record<string, readonly number[]>> = {
   'docs/tutorial.md': [403, 410],

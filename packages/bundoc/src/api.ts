@@ -36,6 +36,7 @@ import { registerPatch } from './http/patch.ts';
 import { limitProcessorTime } from './http/processor-time.ts';
 import { registerProjectDeletion, registerProjects } from './http/projects.ts';
 import { registerQueries } from './http/queries.ts';
+import { registerQueryWrites } from './http/query-writes.ts';
 import type { KmsClient } from './kms/client.ts';
 import type { KmsEvents } from './kms/events.ts';
 import type { RevokedTokens } from './kms/revoked-tokens.ts';
@@ -50,9 +51,11 @@ import type { ChangeFeed } from './service/change-feed.ts';
 import { Collections } from './service/collections.ts';
 import type { DiskReport } from './service/disk-report.ts';
 import { Documents } from './service/documents.ts';
+import { ENOUGH } from './service/find-matches.ts';
 import type { Moves } from './service/moves.ts';
 import { ProjectDirectory } from './service/project-directory.ts';
 import { Queries } from './service/queries.ts';
+import { QueryWrites } from './service/query-writes.ts';
 import type { Scheduler } from './work/scheduler.ts';
 import type { ServiceShares } from './work/service-shares.ts';
 
@@ -142,10 +145,11 @@ export async function createApi(parts: ApiParts): Promise<FastifyInstance> {
 async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: ApiParts): Promise<void> {
   const { config, clock, scheduler, shares, instances, projects, generation } = parts;
   const { deletion, feed, moves } = parts;
-  const documents = new Documents(instances, { documentBytesMax: config.documentBytesMax });
+  const { documentBytesMax } = config;
+  const documents = new Documents(instances, { documentBytesMax });
   registerDocuments(app, documents, auth, scheduler);
   await registerPatch(app, documents, auth, scheduler);
-  registerBatch(app, new Batches(instances, config.documentBytesMax), auth, config, scheduler);
+  registerBatch(app, new Batches(instances, documentBytesMax), auth, config, scheduler);
   registerLists(app, documents, auth, scheduler, shares.pageReads);
   const requireServed = () => void generation.acting();
   const directory = new ProjectDirectory(projects, instances, requireServed);
@@ -153,6 +157,8 @@ async function registerRoutes(app: FastifyInstance, auth: BearerAuth, parts: Api
   registerProjectDeletion(app, deletion, auth);
   registerCollections(app, new Collections(instances), auth, scheduler);
   registerQueries(app, new Queries(instances, SCAN_LIMITS), auth, scheduler);
+  const writes = new QueryWrites(instances, { documentBytesMax, scan: SCAN_LIMITS, enough: ENOUGH });
+  registerQueryWrites(app, writes, auth, config, scheduler);
   registerChanges(app, feed, auth, shares.streamBytes, scheduler);
   registerBackup(app, new Backups({ instances, clock }, shares.backups), auth);
   registerMoves(app, moves, auth);

@@ -41,6 +41,7 @@ import {
 } from './query.ts';
 import type { CallOptions, Transport } from './transport.ts';
 import { isJsonPatch, patchText, type Update, updateText } from './update.ts';
+import { type WhereOptions, type WrittenWhere, writeWhere } from './where.ts';
 
 export interface WriteOptions extends CallOptions {
   /**
@@ -527,6 +528,45 @@ export class Collection<T extends object = Record<string, unknown>> {
       yield { ...found, unreadable, nextCursor };
       cursor = nextCursor;
     } while (cursor !== undefined);
+  }
+
+  /**
+   * Updates all documents that a condition holds for, as {@link update} does one. Each answer is one atomic
+   * batch; the whole is not. Each document is changed once. One that stops matching meanwhile is left alone.
+   *
+   * @param where `{}` means every document.
+   * @throws BundocError `invalid_patch`; `patch_inapplicable`, `schema_violation` and `unique_violation`,
+   *   whose `detail` names the document. Documents of earlier answers are changed then.
+   *
+   * @example
+   * ```ts
+   * const { matched, written } = await notes.updateWhere({ stars: { $gte: 4 } }, { $inc: { stars: 1 } });
+   * console.log(`changed ${written} of ${matched}`);
+   * ```
+   */
+  async updateWhere(
+    where: Where | JsonText,
+    update: Update<T> | JsonText,
+    options: WhereOptions = {},
+  ): Promise<WrittenWhere> {
+    const text = updateText('update', update);
+    return await writeWhere(this.#transport, `${this.#path}/update`, where, text, options, newKey);
+  }
+
+  /**
+   * Deletes all documents that a condition holds for, as {@link updateWhere} changes them.
+   *
+   * @param where `{}` means every document.
+   *
+   * @example
+   * ```ts
+   * const found = await notes.deleteWhere({ stars: { $lt: 2 } }, { dryRun: true });
+   * console.log(`would delete ${found.written}, the first are ${found.ids.join()}`);
+   * await notes.deleteWhere({ stars: { $lt: 2 } }, { onWritten: (count) => console.log(count) });
+   * ```
+   */
+  async deleteWhere(where: Where | JsonText, options: WhereOptions = {}): Promise<WrittenWhere> {
+    return await writeWhere(this.#transport, `${this.#path}/delete`, where, undefined, options, newKey);
   }
 
   /**

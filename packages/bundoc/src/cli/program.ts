@@ -19,11 +19,13 @@ import { addRepairCommand } from './repair.ts';
 import { addStatsCommand } from './stats.ts';
 import { addVerifyCommand } from './verify.ts';
 import { addWaitCommand } from './wait.ts';
+import { addWhereCommands } from './where.ts';
 
 const COMMANDS: readonly AddCommands[] = [
   addTokenCommands,
   addDocumentCommands,
   addQueryCommand,
+  addWhereCommands,
   addChangesCommand,
   addListCommands,
   addImportCommand,

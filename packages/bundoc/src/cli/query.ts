@@ -123,7 +123,7 @@ function textAt(text: string, path: string): string {
 }
 
 /** The name of a collection without documents may be misspelt, which is no error of a query. */
-async function warnOfNone(collection: Collection, project: string): Promise<void> {
+export async function warnOfNone(collection: Collection, project: string): Promise<void> {
   if ((await collection.info()) === undefined)
     console.error(
       `bundoc: there is no collection ${collection.name} in ${project}: "bundoc collections ${project}" lists those that are there`,
@@ -139,7 +139,7 @@ function explain(how: object): void {
 }
 
 /** @throws CommandError when documents do not open, after naming them. */
-function requireWhole(unreadable: readonly string[]): void {
+export function requireWhole(unreadable: readonly string[]): void {
   for (const id of unreadable) console.error(`does not open: ${id}`);
   if (unreadable.length > 0) throw faultFound();
 }
@@ -149,7 +149,7 @@ function requireWhole(unreadable: readonly string[]): void {
  *
  * @throws CommandError when it is not JSON.
  */
-async function readCondition(given: string | undefined): Promise<JsonText | undefined> {
+export async function readCondition(given: string | undefined): Promise<JsonText | undefined> {
   if (given === undefined) return undefined;
   const text =
     given === '-' ? await readText('-') : given.startsWith('@') ? await readText(given.slice(1)) : given;

@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import type { RequestPart } from '@bundoc/shared/http/validate';
 import { type DocumentBody, readDocumentBody } from '../crypto/stored-text.ts';
 import { defineJobs } from '../work/job.ts';
 import { bufferOf, bytesOf, LARGE_BYTES, type Piece, pieceOf, TREE_BYTES_MAX } from '../work/large-bytes.ts';
@@ -21,6 +22,12 @@ type LargeOperation =
   | (Omit<Extract<BatchOperation, { op: 'put' }>, 'content'> & LargeContent)
   | Exclude<BatchOperation, { op: 'put' }>;
 
+interface LargePatchInput extends BatchLimits {
+  readonly kind: PatchKind;
+  readonly bytes: Uint8Array;
+  readonly part: RequestPart;
+}
+
 export const JOBS = defineJobs(import.meta.url, {
   body({ bytes }: { readonly bytes: Uint8Array }) {
     const { content, ...rest } = readDocumentBody(bufferOf(bytes));
@@ -41,8 +48,8 @@ export const JOBS = defineJobs(import.meta.url, {
   },
 
   /** Refuses an invalid patch. */
-  patch(input: { readonly kind: PatchKind; readonly bytes: Uint8Array } & BatchLimits): void {
-    readPatch(input.kind, bufferOf(input.bytes), input.documentBytesMax);
+  patch({ kind, bytes, documentBytesMax, part }: LargePatchInput): void {
+    readPatch(kind, bufferOf(bytes), documentBytesMax, part);
   },
 });
 
@@ -98,22 +105,27 @@ export async function readBatchInTurns(
   return whole;
 }
 
-/** {@link readPatch}. A large patch is only validated here, and parsed again where it is applied. */
+/**
+ * {@link readPatch}. A large patch is only validated here, and parsed again where it is applied.
+ *
+ * @param part the part of the request that is the patch.
+ */
 export async function readPatchInTurns(
   kind: PatchKind,
   bytes: Buffer,
   documentBytesMax: number,
   work: Work,
+  part: RequestPart = 'body',
 ): Promise<Patch> {
   if (bytes.length <= TREE_BYTES_MAX) {
     await work.pause();
-    const patch = readPatch(kind, bytes, documentBytesMax);
+    const patch = readPatch(kind, bytes, documentBytesMax, part);
     work.leave();
     return patch;
   }
-  await work.elsewhere(JOBS.patch, { kind, bytes, documentBytesMax });
+  await work.elsewhere(JOBS.patch, { kind, bytes, documentBytesMax, part });
   work.leave();
-  return { kind: 'large', of: kind, bytes, part: 'body' };
+  return { kind: 'large', of: kind, bytes, part };
 }
 
 /** Returns a small body unchanged, and the digest of a large one. */

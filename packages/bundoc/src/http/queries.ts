@@ -9,24 +9,20 @@ import {
 import { freeOnceSent, READ } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
-import { validate } from '@bundoc/shared/http/validate';
-import { parseJsonObject } from '@bundoc/shared/json/parse';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { z } from 'zod';
+import type { FastifyInstance, FastifyReply } from 'fastify';
 import { type Fields, readFields } from '../documents/fields.ts';
 import { projectInTurns } from '../documents/project-text.ts';
 import { PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
-import { ANY_DOCUMENT, whereSchema } from '../queries/where.ts';
-import type { AnswerStats, Queries, QueryAnswer, Selection } from '../service/queries.ts';
+import type { AnswerStats, Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
-import { exactValue, type Value } from '../values/value.ts';
+import type { Value } from '../values/value.ts';
 import { writeValue } from '../values/write-value.ts';
 import { joinInSteps } from '../work/join-in-steps.ts';
 import type { Scheduler } from '../work/scheduler.ts';
 import type { Work } from '../work/work.ts';
 import { collectionPath, guardCollection } from './access.ts';
-import { bodyOf } from './body.ts';
 import { AGGREGATION, COUNT, QUERY } from './queries.openapi.ts';
+import { readQuery } from './read-query.ts';
 import { requestWork } from './request-work.ts';
 
 const COLLECTION_PATH = '/v1/projects/:project/collections/:collection';
@@ -44,7 +40,7 @@ export function registerQueries(
     { ...options, config: { ...READ, ...HOLDS_MANY, ...QUERY } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
-      const { body, ...condition } = await readRequest(request, queryRequestSchema, work);
+      const { body, ...condition } = await readQuery(request, queryRequestSchema, work);
       const fields = body.fields && readFields(body.fields);
       if (typeof fields === 'string')
         throw new AppError('invalid_request', { errors: [{ path: 'body.fields', message: fields }] });
@@ -67,7 +63,7 @@ export function registerQueries(
     { ...options, config: { ...READ, ...HOLDS_MANY, ...COUNT } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
-      const { body, ...condition } = await readRequest(request, countRequestSchema, work);
+      const { body, ...condition } = await readQuery(request, countRequestSchema, work);
       const answer = await queries.count({ ...collectionPath(request), ...condition, work });
       return await send(reply, [`{"count":${answer.count}${statsSuffix(answer, body.explain)}}`], work);
     },
@@ -78,7 +74,7 @@ export function registerQueries(
     { ...options, config: { ...READ, ...HOLDS_MANY, ...AGGREGATION } },
     async (request, reply) => {
       using work = requestWork(scheduler, 'query', request, reply);
-      const { body, ...condition } = await readRequest(request, aggregateRequestSchema, work);
+      const { body, ...condition } = await readQuery(request, aggregateRequestSchema, work);
       const figures = Object.entries(body.figures);
       requirePaths([
         ...body.groupBy.map((field, at): [string, string] => [`groupBy.${at}`, field]),
@@ -107,30 +103,6 @@ export function registerQueries(
       );
     },
   );
-}
-
-/**
- * Parses a request's body, with exact numbers in its condition. Yields between the steps.
- *
- * @throws AppError `invalid_json`, `invalid_request`.
- */
-async function readRequest<S extends z.ZodType<{ where?: unknown; as_of?: number | undefined }>>(
-  request: FastifyRequest,
-  schema: S,
-  work: Work,
-): Promise<{ readonly body: z.infer<S> } & Pick<Selection, 'where' | 'whereText' | 'asOf'>> {
-  const bytes = bodyOf(request);
-  await work.pause();
-  const parsed = parseJsonObject(bytes);
-  await work.pause();
-  const value = exactValue(parsed);
-  await work.pause();
-  const body = validate(schema, value, 'body');
-  const { as_of: asOf } = body;
-  if (body.where === undefined) return { body, asOf, where: ANY_DOCUMENT, whereText: '' };
-  const where = validate(whereSchema, body.where, 'body.where');
-  await work.pause();
-  return { body, asOf, where, whereText: writeValue(body.where as Value) };
 }
 
 /** @throws AppError `invalid_request` for an invalid path. */

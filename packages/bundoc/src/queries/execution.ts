@@ -90,12 +90,13 @@ export class QueryExecution {
       for (const candidate of some) {
         const turn = scan.work.pause();
         if (turn !== undefined) await turn;
-        const holds = this.#holds(candidate);
+        const holds = this.holds(candidate);
         if (holds === true || (holds !== false && (await holds))) {
           this.#matched++;
           if (take(candidate)) return;
         }
         candidate.forget();
+        if (scan.endsAt?.(candidate.position) === true) return;
       }
       this.#pageBytes = 0;
     }
@@ -132,7 +133,8 @@ export class QueryExecution {
     scan.work.hold(this.#pageBytes + this.#keptBytes + seen * SEEN_BYTES + scan.snapshotBytes());
   }
 
-  #holds(candidate: Candidate): boolean | Promise<boolean> {
+  /** Whether the condition holds for a candidate. */
+  holds(candidate: Candidate): boolean | Promise<boolean> {
     const { order, paths } = this.#plan;
     const { document, isExactMatch } = candidate;
     const keys = order.length + paths.length;

@@ -62,6 +62,22 @@ export function planQuery(
   return best?.plan;
 }
 
+/** The index with the most fields that has all matches in the order; undefined when none has. */
+export function planInOrder(
+  where: Where,
+  order: Order,
+  indexes: readonly UsableIndex[],
+): IndexPlan | undefined {
+  return indexes
+    .map((index) => planQuery(where, order, [index]))
+    .filter((plan) => plan?.inOrder !== undefined)
+    .toSorted((one, other) => fieldsIn(other) - fieldsIn(one))[0];
+}
+
+function fieldsIn(plan: IndexPlan | undefined): number {
+  return plan?.index.fields.length ?? 0;
+}
+
 interface Found {
   readonly plan: IndexPlan;
   readonly worth: number;

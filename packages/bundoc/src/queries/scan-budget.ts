@@ -34,6 +34,11 @@ export class ScanBudget {
     this.#advice = advice;
   }
 
+  /** Comparisons that were made. */
+  get work(): number {
+    return this.#work;
+  }
+
   /** Counts one or several documents. @throws AppError `query_too_expensive`. */
   spend(bytes: number, documents = 1): void {
     this.documents += documents;

@@ -79,6 +79,11 @@ export interface Scan {
   readonly unreadable: string[];
   /** The work that the scan is part of, and ends with. */
   readonly work: Work;
+  /**
+   * Whether the scan ends behind a position of its order of creation, up to which it has visited all. Called
+   * after each candidate, and after each page of a collection. By default the scan ends with the collection.
+   */
+  readonly endsAt?: ((position: Position) => boolean) | undefined;
 }
 
 /** Documents and bytes read, and held, at a time. */
@@ -115,6 +120,7 @@ export async function* scanCollection(
     if (page.documents.length > 0)
       yield page.documents.map((document) => new Candidate(document, document.position, false));
     next = page.next;
+    if (next !== undefined && scan.endsAt?.(next) === true) return;
     limit = Math.min(PAGE_DOCUMENTS, limit * 2);
     bytesMax = Math.min(PAGE_BYTES, bytesMax * 2);
   }

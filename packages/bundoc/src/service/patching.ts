@@ -29,8 +29,7 @@ export async function patchedWrite(
 }
 
 /**
- * The first result of a repeated request that can no longer be applied. A store checks the idempotency key
- * before preconditions, so a write that cannot succeed finds the result and does nothing else.
+ * The first result of a repeated request that can no longer be applied.
  *
  * @throws its refusal, when there is no earlier result.
  */
@@ -40,12 +39,30 @@ export async function answeredBefore(
   options: CommitOptions,
   refusal: unknown,
 ): Promise<readonly WriteResult[]> {
-  if (options.idempotency === undefined || !(refusal instanceof AppError)) throw refusal;
+  if (!(refusal instanceof AppError)) throw refusal;
+  const earlier = await earlierResults(store, ref, options);
+  if (earlier === undefined) throw refusal;
+  return earlier;
+}
+
+/**
+ * The first result of a repeated request; undefined for a new one, and without an idempotency key. A store
+ * checks the key before preconditions, so a write that cannot succeed finds the result and does nothing else.
+ *
+ * @throws AppError `idempotency_mismatch`, and those of the store.
+ */
+export async function earlierResults(
+  store: ProjectStore,
+  ref: DocumentRef,
+  options: CommitOptions,
+): Promise<readonly WriteResult[] | undefined> {
+  if (options.idempotency === undefined) return undefined;
   options.work?.leave();
   try {
     const never: Precondition = { kind: 'revision', anyOf: [] };
     return await store.commit([{ kind: 'delete', ref, precondition: never }], options);
   } catch (error) {
-    throw hasCode(error, 'precondition_failed') ? refusal : error;
+    if (hasCode(error, 'precondition_failed')) return undefined;
+    throw error;
   }
 }

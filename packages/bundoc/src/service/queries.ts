@@ -1,3 +1,4 @@
+import { defined } from '@bundoc/shared/contract/defined';
 import type { Figure, OrderBy } from '@bundoc/shared/contract/query';
 import { freeMemory } from '@bundoc/shared/process/free-memory';
 import type { Position, StoredDocument } from '../engine/port/port.ts';
@@ -6,17 +7,15 @@ import { ofOneState } from '../engine/port/snapshot-port.ts';
 import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
-import { compileWhere } from '../queries/evaluate.ts';
-import type { ExecutionStats } from '../queries/execution.ts';
-import { QueryExecution } from '../queries/execution.ts';
+import type { ExecutionStats, QueryExecution } from '../queries/execution.ts';
 import { type Order, orderOf } from '../queries/order.ts';
-import { planQuery } from '../queries/plan.ts';
-import type { Candidate, Scan } from '../queries/scan.ts';
-import { ScanBudget, type ScanLimits } from '../queries/scan-budget.ts';
+import type { Candidate } from '../queries/scan.ts';
+import type { ScanLimits } from '../queries/scan-budget.ts';
 import { TopK } from '../queries/top-k.ts';
-import { fieldsOf, operatorsOf, type Where } from '../queries/where.ts';
+import type { Where } from '../queries/where.ts';
 import type { Path } from '../values/path.ts';
 import type { Work } from '../work/work.ts';
+import { beginQuery } from './begin-query.ts';
 import { HeldSnapshot } from './held-snapshot.ts';
 import { openPageCursor } from './page-cursor.ts';
 
@@ -135,25 +134,15 @@ export class Queries {
     return await ofOneState(() => make(state, lease));
   }
 
-  /** Chooses how a request finds its documents. */
-  async #begin(
+  #begin(
     state: HeldSnapshot,
     { where, whereText, work }: Selection,
     orderBy: OrderBy,
-    wanted = Number.POSITIVE_INFINITY,
+    wanted?: number,
     paths: readonly Path[] = [],
   ): Promise<QueryExecution> {
-    const budget = new ScanBudget(this.#limits, adviceFor(where, orderBy));
-    const withSnapshot: Scan['withSnapshot'] = async (use) => use(await state.get());
-    const order = orderOf(orderBy);
-    const indexPlan = await work.outside(() =>
-      withSnapshot(async (snapshot) => planQuery(where, order, await snapshot.usable())),
-    );
-    const releaseStore = () => state.releaseStore();
-    const snapshotBytes = () => state.keptBytes;
-    const scan = { withSnapshot, snapshotBytes, releaseStore, budget, unreadable: [], work };
-    const condition = { holds: compileWhere(where), operators: operatorsOf(where), whereText };
-    return new QueryExecution({ scan, ...condition, orderBy, order, paths, indexPlan, wanted });
+    const limits = this.#limits;
+    return beginQuery({ state, where, whereText, work, limits, orderBy, paths, ...defined({ wanted }) });
   }
 }
 
@@ -244,10 +233,4 @@ async function firstSorted(
 /** Everything that determines the sequence of documents: a cursor is only valid for its own query. */
 function cursorContext({ collection, whereText, orderBy, fields }: QueryRequest): readonly string[] {
   return ['query', collection, shortHash(whereText, JSON.stringify([orderBy, fields ?? null]))];
-}
-
-function adviceFor(where: Where, orderBy: OrderBy): string {
-  const fields = [...new Set([...fieldsOf(where), ...orderBy.map(({ field }) => field)])].slice(0, 4);
-  if (fields.length === 0) return 'narrow the condition; the collection itself has its number of documents';
-  return `an index on ${JSON.stringify(fields)} would help, once it is ready`;
 }

@@ -7,6 +7,7 @@ import {
   COMMIT_BYTES_MAX,
   COMMITS_WAITING_MAX,
   IDEMPOTENCY_TTL_MS,
+  type Idempotency,
   type Position,
   type WaitingCommit,
   type Write,
@@ -220,11 +221,20 @@ class Planner<C extends Pick<WaitingCommit, 'writes' | 'options'>, E> {
     this.seq += planned.length;
     for (const [key, state] of own) this.#states.set(key, state);
     const { idempotency } = commit.options;
-    const idempotencyRecord = idempotency && { ...idempotency, atMs: nowMs, answer: JSON.stringify(results) };
+    const idempotencyRecord = idempotency && recordOf(idempotency, results, nowMs);
     if (idempotencyRecord !== undefined)
       this.#idempotencyRecords.set(idempotencyRecord.key, idempotencyRecord);
     return { kind: 'accepted', results, writes: planned, idempotencyRecord };
   }
+}
+
+function recordOf(
+  { key, request, note }: Idempotency,
+  results: readonly WriteResult[],
+  atMs: number,
+): IdempotencyRecord {
+  const kept = note === undefined ? results : [{ created: false, note }];
+  return { key, request, atMs, answer: JSON.stringify(kept) };
 }
 
 /** The new parts of a document's state. */

@@ -197,6 +197,28 @@ export function describeProjectStore(name: string, make: () => Promise<StoreUnde
       expect(await next.commit([put('a', '{"v":1}', { kind: 'absent' })], { idempotency })).toEqual(first);
     });
 
+    it('repeats a note instead of the results, also of a commit without writes, even after a restart', async () => {
+      const { store, reopen } = await start();
+      const noted = (note: string, n: number) => ({
+        idempotency: { key: `${n}`.repeat(32), request: 'b'.repeat(32), note },
+      });
+      expect(await store.commit([put('a', '{}')], noted('first', 1))).toMatchObject([{ created: true }]);
+      const before = await store.position();
+      expect(await store.commit([], noted('nothing', 2))).toEqual([]);
+      expect(await store.commit([put('b', '{}')], noted('other', 1))).toMatchObject([{ note: 'first' }]);
+      expect(await store.commit([put('b', '{}')], noted('other', 2))).toMatchObject([{ note: 'nothing' }]);
+      expect(await store.position()).toBe(before);
+      await store[Symbol.asyncDispose]();
+      const next = await reopen();
+      open.push(next);
+      for (const [n, note] of [
+        [1, 'first'],
+        [2, 'nothing'],
+      ] as const)
+        expect(await next.commit([remove('a')], noted('other', n))).toMatchObject([{ note }]);
+      expect(await next.get(ref('b'))).toBeUndefined();
+    });
+
     it('writes once for many concurrent requests under one idempotency key', async () => {
       const { store } = await start();
       const all = await Promise.all(

@@ -37,6 +37,8 @@ export interface WriteResult {
   readonly created: boolean;
   /** The document's metadata after a put; undefined after a delete. */
   readonly metadata: DocumentMetadata | undefined;
+  /** Of the first commit, in the only result of a repetition: see {@link Idempotency.note}. */
+  readonly note?: string;
 }
 
 /** Makes a commit repeatable: the same key and request get the first answer again and write nothing. */
@@ -45,6 +47,11 @@ export interface Idempotency {
   readonly key: string;
   /** Hash of the request, 32 hex characters. */
   readonly request: string;
+  /**
+   * Kept instead of the results, which may be long: a repetition gets one result with this note. Then the
+   * commit may have no writes.
+   */
+  readonly note?: string;
 }
 
 export interface CommitOptions {
