@@ -33,6 +33,7 @@ function run(shell: string, args: readonly string[]): string[] {
 const COMPLETED: readonly [line: string, word: string][] = [
   ['bundoc col', 'collections'],
   ['bundoc query project notes --wh', '--where'],
+  ['bundoc import project notes.json --fo', '--format'],
   ['bunkms key cr', 'create'],
   ['bundoc restore sa', 'saved.backup'],
 ];

@@ -1,15 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import type { AddCommands } from '@bundoc/shared/cli/command';
+import { type AddCommands, Option } from '@bundoc/shared/cli/command';
 import { counted } from '@bundoc/shared/cli/counted';
-import { CommandError } from '@bundoc/shared/cli/errors';
+import { CommandError, faultFound } from '@bundoc/shared/cli/errors';
 import { type JsonOption, print } from '@bundoc/shared/cli/print';
 import { collectionNameSchema, projectIdSchema } from '@bundoc/shared/contract/documents';
 import type { Environment } from '@bundoc/shared/process/config';
 import { z } from 'zod';
+import { couchdb } from '../imports/couchdb.ts';
+import { firestore } from '../imports/firestore.ts';
+import { type ForeignFormat, type ForeignReport, foreignLines } from '../imports/foreign.ts';
+import { mongoexport } from '../imports/mongoexport.ts';
+import { textBytes } from '../imports/source-kind.ts';
 import { ConnectionLost, type ImportProgress, importDocuments } from '../operations/import-documents.ts';
-import { InvalidLine, linesOf } from '../operations/ndjson.ts';
+import { InvalidLine, type Line, linesOf } from '../operations/ndjson.ts';
 import { ResumeFile } from '../operations/resume-file.ts';
 import {
   collectionName,
@@ -23,6 +28,10 @@ import { createTransferBar } from './transfer-bar.ts';
 const BATCHES_AT_ONCE = 4;
 const SAVE_EVERY_MS = 1_000;
 
+const FORMATS = ['ndjson', 'mongoexport', 'couchdb', 'firestore'] as const;
+type Format = (typeof FORMATS)[number];
+const FOREIGN: Readonly<Partial<Record<Format, ForeignFormat>>> = { mongoexport, couchdb, firestore };
+
 const stateSchema = z.strictObject({
   format: z.literal(1),
   project: projectIdSchema,
@@ -32,19 +41,21 @@ const stateSchema = z.strictObject({
   lines: z.int().nonnegative(),
   documents: z.int().nonnegative(),
   from: collectionNameSchema.optional(),
+  as: z.enum(FORMATS).default('ndjson'),
 });
 
 /**
- * `bundoc import`: imports NDJSON documents from a file, or from standard input for `-`, into a project of a
- * running service.
+ * `bundoc import`: imports NDJSON documents, or those of another system, from a file, or from standard input
+ * for `-`, into a project of a running service.
  */
 export const addImportCommand: AddCommands = (program, environment) => {
-  onProject(
-    program,
-    'import',
-    'writes the documents of an NDJSON file into a project; an interrupted run continues',
-  )
+  onProject(program, 'import', 'writes the documents of a file into a project; an interrupted run continues')
     .argument('<file>', '- for standard input')
+    .addOption(
+      new Option('--format <format>', 'NDJSON, or what another system exports')
+        .choices(FORMATS)
+        .default('ndjson' as const),
+    )
     .option(
       '--collection <name>',
       'write every line into it; by default each goes into its _collection',
@@ -57,38 +68,56 @@ export const addImportCommand: AddCommands = (program, environment) => {
     .action((project, file, options) => importFile(environment, project, file, options));
 };
 
+interface ImportCommandOptions extends ServiceOptions, JsonOption {
+  readonly format: Format;
+  readonly collection?: string;
+  readonly state?: string;
+}
+
 async function importFile(
   environment: Environment,
   project: string,
   path: string,
-  options: ServiceOptions & JsonOption & { readonly collection?: string; readonly state?: string },
+  options: ImportCommandOptions,
 ): Promise<void> {
-  const { collection } = options;
+  const { collection, format } = options;
+  const foreign = FOREIGN[format];
   const bundoc = await serviceClient(environment, options);
   const signal = stopSignal();
   const isFile = path !== '-';
   // Runs before the stream opens: an error of a stream without a reader would end the process.
-  const bytes = isFile ? await fileSize(path) : undefined;
+  const size = isFile ? await fileSize(path) : undefined;
   const statePath = options.state ?? (isFile ? `${path}.import-state` : undefined);
   const resume = statePath === undefined ? undefined : new ResumeFile(statePath, stateSchema);
   const earlier = await resume?.read();
-  if (earlier !== undefined && (earlier.project !== project || earlier.collection !== (collection ?? null)))
+  const about = { project, collection: collection ?? null, as: format };
+  if (
+    earlier !== undefined &&
+    (earlier.project !== project || earlier.collection !== about.collection || earlier.as !== format)
+  )
     throw new CommandError(
       `${statePath} is of another import, ${describeImport(earlier)}: finish that one, or remove the file to start over`,
     );
   const run = earlier?.run ?? randomUUID();
   const done: ImportProgress = earlier ?? { end: 0, lines: 0, documents: 0 };
-  const source = isFile ? createReadStream(path, { start: done.end }) : skipBytes(process.stdin, done.end);
+  // Those of another system are read from their start again: they may be parts of one text.
+  const start = foreign === undefined ? done.end : 0;
+  const bytes = isFile ? createReadStream(path, { start }) : skipBytes(process.stdin, start);
+  const source = start === 0 ? textBytes(bytes) : bytes;
+  const report: ForeignReport = { refused: 0, skipped: 0 };
+  const lines =
+    foreign === undefined
+      ? linesOf(source, { number: done.lines, end: done.end })
+      : linesAfter(done.end, foreignLines(source, foreign, say, report));
 
-  using bar = createTransferBar(bytes);
+  using bar = createTransferBar(size);
   let savedMs = performance.now();
-  const save = async (progress: ImportProgress) =>
-    resume?.write({ format: 1, project, collection: collection ?? null, run, ...progress });
+  const save = async (progress: ImportProgress) => resume?.write({ format: 1, run, ...about, ...progress });
   let latest = done;
   // Before anything is sent: a run that resumes this one must have its id.
   await save(done);
   try {
-    latest = await importDocuments(bundoc, linesOf(source, { number: done.lines, end: done.end }), done, {
+    latest = await importDocuments(bundoc, lines, done, {
       project,
       run,
       collection,
@@ -112,10 +141,29 @@ async function importFile(
   }
   await resume?.remove();
   bar[Symbol.dispose]();
-  const { documents, lines } = latest;
-  print(options, { project, documents, lines }, () => [
-    `${counted(documents, 'document')} written to ${project}`,
-  ]);
+  const counts = foreign === undefined ? {} : report;
+  print(options, { project, documents: latest.documents, lines: latest.lines, ...counts }, () =>
+    summary(project, latest.documents, report),
+  );
+  if (report.refused > 0) throw faultFound();
+}
+
+function* summary(project: string, documents: number, { refused, skipped }: ForeignReport): Iterable<string> {
+  yield `${counted(documents, 'document')} written to ${project}`;
+  if (skipped > 0)
+    yield `${counted(skipped, 'deletion or design document', 'deletions or design documents')} skipped`;
+  if (refused > 0)
+    yield `${counted(refused, 'document is', 'documents are')} refused, as named above, and not written`;
+}
+
+/** Names a document on standard error, where there may be a bar. */
+function say(sentence: string): void {
+  console.error(`${process.stderr.isTTY ? '\r\x1b[K' : ''}${sentence}`);
+}
+
+/** The lines that end behind a place. */
+async function* linesAfter(end: number, lines: AsyncIterable<Line>): AsyncGenerator<Line, void, void> {
+  for await (const line of lines) if (line.end > end) yield line;
 }
 
 /** Adds to an error with a line how much is written, and what to do. */
@@ -128,9 +176,9 @@ export function withProgress(error: unknown, { documents }: ImportProgress, isRe
 }
 
 /** Describes an import by its state: the target and the progress. */
-function describeImport({ project, collection, lines }: z.infer<typeof stateSchema>): string {
+function describeImport({ project, collection, lines, as }: z.infer<typeof stateSchema>): string {
   const into = collection === null ? project : `collection ${collection} of ${project}`;
-  return `into ${into}, with ${counted(lines, 'line')} done`;
+  return `into ${into}${as === 'ndjson' ? '' : ` by --format ${as}`}, with ${counted(lines, 'line')} done`;
 }
 
 /** @throws CommandError unless there is a file. */

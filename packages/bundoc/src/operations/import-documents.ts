@@ -226,18 +226,21 @@ function keyOf({ project, run }: ImportOptions, { from, operations }: Batch): st
   return `import-${hash.digest('base64url')}`;
 }
 
-function refused(cause: unknown, { lines }: Batch): unknown {
+function refused(cause: unknown, { lines, operations }: Batch): unknown {
   if (!(cause instanceof BundocError)) return cause;
   const { message } = cause;
   // Nobody refused the lines. They may even have been written.
   if (hasCode(cause, 'network_error', 'deadline_exceeded'))
     return new ConnectionLost(`connection lost at line ${lines[0]}`, { cause });
   const at = OPERATION.exec(message)?.[1];
-  const line = at === undefined && lines.length > 1 ? undefined : lines[Number(at ?? 0)];
+  const index = at === undefined && lines.length > 1 ? -1 : Number(at ?? 0);
+  const line = lines[index];
+  const operation = operations[index];
+  const id = operation !== undefined && 'id' in operation ? ` (${JSON.stringify(operation.id)})` : '';
   return new InvalidLine(
     line === undefined
       ? `lines ${lines[0]} to ${lines.at(-1)} were refused: ${message}`
-      : `line ${line} was refused: ${message.replace(OPERATION, '')}`,
+      : `line ${line}${id} was refused: ${message.replace(OPERATION, '')}`,
     { cause },
   );
 }

@@ -52,7 +52,7 @@ describe('a line of an import', () => {
 
   it.each(['[{"n":1}]', '1'])('says that each line is a document when it is another value: %s', (line) => {
     expect(() => read(line, 'c')).toThrow(
-      'line 7 is not a JSON object: an import is NDJSON, with one document on',
+      'line 7 is not a JSON object: NDJSON has one document on each line',
     );
   });
 

@@ -23,11 +23,12 @@ export function readImportLine({ text, number }: Line, collection: string | unde
     value = JSON.parse(text);
   } catch (cause) {
     const fault = faultOf(text).replace(/^line 1, /, '');
-    throw new InvalidLine(`line ${number} is not JSON: ${fault}`, { cause });
+    const hint = number === 1 ? '; --format takes exports of other systems' : '';
+    throw new InvalidLine(`line ${number} is not JSON: ${fault}${hint}`, { cause });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new InvalidLine(
-      `line ${number} is not a JSON object: an import is NDJSON, with one document on each line`,
+      `line ${number} is not a JSON object: NDJSON has one document on each line, and --format takes other formats`,
     );
   const { _id: id, _collection: own, _deleted: deleted } = value as Record<string, unknown>;
   const target = collection ?? own;
@@ -35,7 +36,9 @@ export function readImportLine({ text, number }: Line, collection: string | unde
   if (typeof target !== 'string')
     throw new InvalidLine(`line ${number} does not say its collection: name one with --collection`);
   if (id !== undefined && typeof id !== 'string')
-    throw new InvalidLine(`the _id in line ${number} is not a string`);
+    throw new InvalidLine(
+      `the _id in line ${number} is not a string; of MongoDB, import it with --format mongoexport`,
+    );
   if (deleted === true) {
     if (id === undefined) throw new InvalidLine(`the deletion in line ${number} has no _id`);
     return { op: 'delete', collection: target, id, from };
