@@ -246,7 +246,10 @@ it('no answer shows a state that no commit has left, beside four writers', {
   ]);
   expect([seed, faults]).toEqual([seed, []]);
   // Every kind was checked, beside writes, and nearly no answer was refused.
-  expect([...checked.keys()].sort()).toEqual(Object.keys(READERS).sort());
+  // PostgreSQL keeps the state of a later page only while nobody changes the collection.
+  const isSure = (kind: string) => !ON_POSTGRES || !kind.endsWith('in pages');
+  const kinds = [...checked.keys()].filter(isSure);
+  expect(kinds.sort()).toEqual(Object.keys(READERS).filter(isSure).sort());
   expect(transfers).toBeGreaterThan(ANSWERS / 10);
   expect(refused).toBeLessThan(ANSWERS / 100);
 });

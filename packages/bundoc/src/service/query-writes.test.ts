@@ -139,7 +139,7 @@ describe('a pass by query', () => {
   });
 
   it('reads few entries of an index in another order, and the collection if they are many', async () => {
-    const { store, writes, fill } = await start({ enough: { ...ENOUGH, documentsMax: 500 } });
+    const { store, writes } = await start({ enough: { ...ENOUGH, documentsMax: 500 } });
     for (let first = 0; first < 6_000; first += 500)
       await store.commit(
         Array.from({ length: 500 }, (_, n) => put(`d${first + n}`, `{"n":0,"at":${(first + n) % 3_000}}`)),
