@@ -253,6 +253,40 @@ describe('bundoc query, changes, collections and projects', () => {
     expect(JSON.parse((await bundoc('projects', 'lists')).stdout)).toMatchObject({ documents: 6 });
   });
 
+  it('print figures by group, exactly, and refuse what is none', async () => {
+    const sales = client.project('figures').collection('sales');
+    for (let n = 1; n <= 4; n++)
+      await sales.put(`s${n}`, { country: n < 4 ? 'fr' : 'de', amount: 0.1, 'of.': n });
+    const asked = (...more: string[]) => bundoc('aggregate', 'figures', 'sales', ...more);
+    const figures = ['--figure', 'total=sum:amount', '--figure', 'half=percentile:amount:50'];
+    const found = await asked(...figures, '--figure', 'n=count', '--group-by', 'country');
+    expect(linesOf(found.stdout)).toEqual([
+      '{"group":{"country":"de"},"figures":{"total":0.1,"half":0.1,"n":1}}',
+      '{"group":{"country":"fr"},"figures":{"total":0.3,"half":0.1,"n":3}}',
+    ]);
+    const having = ['--group-by', 'country', '--having', '{"total":{"$gt":0.2}}'];
+    expect(linesOf((await asked(...figures, ...having)).stdout)).toHaveLength(1);
+    const some = await asked(...figures, '--where', '{"country":"de"}');
+    expect(JSON.parse(some.stdout)).toMatchObject({ group: {}, figures: { total: 0.1 } });
+    for (const wrong of [
+      'n',
+      'n=counted',
+      'n=count:amount',
+      'n=sum',
+      'n=percentile:amount',
+      'n=sum:amount:5',
+    ])
+      expect(await asked('--figure', wrong)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining('name=percentile:field:percent'),
+      });
+    const twice = await asked('--figure', 'n=count', '--figure', 'n=sum:amount');
+    expect([twice.code, twice.stderr]).toEqual([2, expect.stringContaining('a name of its own')]);
+    expect(await asked()).toMatchObject({ code: 2, stderr: expect.stringContaining('--figure') });
+    const over = await asked('--figure', 'n=percentile:amount:101');
+    expect([over.code, over.stderr]).toEqual([2, expect.stringContaining('percent')]);
+  });
+
   it('say on standard error alone that a collection without documents does not exist', async () => {
     for (const more of [[], ['--json'], ['--count']]) {
       const found = await bundoc('query', 'lists', 'note', ...more);

@@ -234,6 +234,16 @@ describe('the client', () => {
     });
     expect(large?.figures.total).toBe(12345678901234567000);
     expect(large?.text).toBe('{"group":{},"figures":{"total":12345678901234567891}}');
+    const [some, ...none] = await collection.aggregate({
+      groupBy: ['kind'],
+      figures: {
+        different: { op: 'countDistinct', field: 'n' },
+        all: { op: 'distinct', field: 'n' },
+        median: { op: 'percentile', field: 'n', percent: 50 },
+      },
+      having: new JsonText('{"all":{"$size":5}}'),
+    });
+    expect([some?.figures, none]).toEqual([{ different: 5, all: [0, 2, 4, 6, 8], median: 4 }, []]);
     const { explain } = await collection.queryPage({ where, explain: true });
     expect(explain?.documents_matched).toBe(4);
     await expect(collection.count({ n: { $regex: 'x' } })).rejects.toMatchObject({ code: 'invalid_request' });

@@ -255,9 +255,65 @@ describe('POST …/aggregate', () => {
     expect(none).toMatchObject({ groups: [{ group: {}, figures: { n: 0, s: 0 } }] });
   });
 
+  it('lists and counts different values, and finds percentiles by nearest rank', async () => {
+    const times = Object.fromEntries(
+      ['12', '1.0', '1', '3e0', '"late"', 'null', '[]', '2'].map((ms, at) => [`d${at}`, `{"ms":${ms}}`]),
+    );
+    await fill('times', { ...times, none: '{}' });
+    const shown = async (where: string, figures: string) =>
+      (await post(`${collection('times')}/aggregate`, `{"where":${where},"figures":${figures}}`)).text;
+    const percentiles = [0, 20, 20.001, 50, 99.999, 100].map(
+      (percent, at) => `"p${at}":{"op":"percentile","field":"ms","percent":${percent}}`,
+    );
+    expect(await shown('{"ms":{"$type":"number"}}', `{${percentiles.join(',')}}`)).toContain(
+      '"figures":{"p0":1,"p1":1,"p2":1,"p3":2,"p4":12,"p5":12}',
+    );
+    const values = '{"all":{"op":"distinct","field":"ms"},"many":{"op":"countDistinct","field":"ms"}}';
+    expect(await shown('{}', values)).toContain('"figures":{"all":[1,2,3,12,"late",[]],"many":6}');
+    expect(await shown('{"ms":{"$exists":false}}', `{${percentiles[3]},${values.slice(1)}`)).toContain(
+      '"figures":{"p3":null,"all":[],"many":0}',
+    );
+  });
+
+  it('answers with those groups alone whose figures meet a condition', async () => {
+    const groupsOf = async (having: string, groupBy = '["country"]') => {
+      const figures = '{"n":{"op":"count"},"total":{"op":"sum","field":"amount"}}';
+      const answer = await aggregate(`{"groupBy":${groupBy},"figures":${figures},"having":${having}}`);
+      const groups = answer['groups'] as { readonly group: { readonly country?: string } }[];
+      return groups.map(({ group }) => group.country ?? null);
+    };
+    expect(await groupsOf('{"n":{"$gte":2}}')).toEqual(['de', 'fr']);
+    expect(await groupsOf('{"total":24691357802469135781}')).toEqual(['de']);
+    expect(await groupsOf('{"total":24691357802469135782}')).toEqual([]);
+    expect(await groupsOf('{"$or":[{"n":1},{"total":{"$lt":11,"$gt":0}}]}')).toEqual([null, 'fr']);
+    expect(await groupsOf('{"n":{"$gt":100}}', '[]')).toEqual([]);
+    const counted = await aggregate('{"figures":{"n":{"op":"count"}},"having":{"n":7}}');
+    expect(counted).toMatchObject({ groups: [] });
+  });
+
+  it('says which figures a condition on them may test', async () => {
+    const answer = await post(
+      `${collection('sales')}/aggregate`,
+      '{"figures":{"total":{"op":"count"}},"having":{"$and":[{"totl":1},{"total":{"$elemMatch":{"a":1}}}]}}',
+    );
+    expect([answer.status, answer.json()['errors']]).toEqual([
+      400,
+      [{ path: 'body.having', message: 'totl (did you mean total?): unknown; known are total' }],
+    ]);
+  });
+
   it.each([
     '{}',
     '{"figures":{}}',
+    '{"figures":{"n":{"op":"percentile","field":"a"}}}',
+    '{"figures":{"n":{"op":"percentile","field":"a","percent":101}}}',
+    '{"figures":{"n":{"op":"percentile","field":"a","percent":99.9999}}}',
+    '{"figures":{"n":{"op":"percentile","field":"a","percent":"95"}}}',
+    '{"figures":{"n":{"op":"distinct"}}}',
+    '{"figures":{"n":{"op":"distinct","field":"a","percent":5}}}',
+    '{"figures":{"n":{"op":"count"}},"having":[]}',
+    '{"figures":{"n":{"op":"count"}},"having":{"n":{"$above":5}}}',
+    '{"figures":{"n":{"op":"count"}},"having":{"country":"de"}}',
     '{"figures":{"n":{"op":"median","field":"a"}}}',
     '{"figures":{"n":{"op":"sum"}}}',
     '{"figures":{"n":{"op":"sum","field":"a."}}}',

@@ -423,6 +423,7 @@ export class Collection<T extends object = Record<string, unknown>> {
    * const groups = await notes.aggregate({
    *   groupBy: ['stars'],
    *   figures: { notes: { op: 'count' }, first: { op: 'min', field: 'title' } },
+   *   having: { notes: { $gte: 2 } },
    * });
    * for (const { group, figures } of groups) console.log(group['stars'], figures.notes, figures.first);
    * ```
@@ -431,7 +432,7 @@ export class Collection<T extends object = Record<string, unknown>> {
     aggregation: Aggregation<F>,
     options: FigureOptions = {},
   ): Promise<readonly Group<F>[]> {
-    requireKnown('aggregation', aggregation, ['where', 'groupBy', 'figures'], FIGURE);
+    requireKnown('aggregation', aggregation, ['where', 'groupBy', 'figures', 'having'], FIGURE);
     const members = await this.#figures('aggregate', aggregation, options);
     return elementTexts(members.get('groups') ?? '[]').map(
       (text) => ({ ...JSON.parse(text), text }) as Group<F>,
@@ -708,13 +709,16 @@ export class Collection<T extends object = Record<string, unknown>> {
   }
 }
 
-/** The body of a query. An exact condition is kept to the byte. */
+/** The body of a query. Exact conditions are kept to the byte. */
 function questionText(question: object): string {
-  const { where, ...rest } = question as { readonly where?: unknown };
-  const others = JSON.stringify(rest).slice(1);
-  if (where === undefined) return `{${others}`;
-  const text = where instanceof JsonText ? where.text : jsonOf('where', where, true);
-  return `{"where":${text}${others === '}' ? '' : ','}${others}`;
+  const { where, having, ...rest } = question as { readonly where?: unknown; readonly having?: unknown };
+  const conditions = Object.entries({ where, having }).flatMap(([name, condition]) => {
+    if (condition === undefined) return [];
+    const text = condition instanceof JsonText ? condition.text : jsonOf(name, condition, true);
+    return [`"${name}":${text}`];
+  });
+  const others = JSON.stringify(rest).slice(1, -1);
+  return `{${(others === '' ? conditions : [...conditions, others]).join(',')}}`;
 }
 
 /** A path segment. @throws TypeError for another type, and text that URL normalization would remove. */

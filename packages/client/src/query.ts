@@ -25,23 +25,41 @@ export interface Query {
   readonly asOf?: number | undefined;
 }
 
-/** One figure of an aggregation. All are exact: see {@link Group.text}. */
+/**
+ * One figure of an aggregation. All are exact: see {@link Group.text}. `distinct` is the list of different
+ * values in order, `percentile` the value at the nearest rank: `percent: 50` is the median.
+ */
 export type Figure =
   | { readonly op: 'count' }
-  | { readonly op: 'sum' | 'avg' | 'min' | 'max'; readonly field: string };
+  | {
+      readonly op: 'sum' | 'avg' | 'min' | 'max' | 'distinct' | 'countDistinct';
+      readonly field: string;
+    }
+  | { readonly op: 'percentile'; readonly field: string; readonly percent: number };
+
+type FigureValue<F extends Figure> = F extends { op: 'count' | 'countDistinct' }
+  ? number
+  : F extends { op: 'distinct' }
+    ? readonly unknown[]
+    : unknown;
 
 export interface Aggregation<F extends Readonly<Record<string, Figure>>> {
   readonly where?: Where | JsonText | undefined;
   /** At most two fields. */
   readonly groupBy?: readonly string[] | undefined;
   readonly figures: F;
+  /**
+   * What holds for the figures of a group in the answer: `{ total: { $gte: 100 } }`. A `JsonText` is sent
+   * unchanged.
+   */
+  readonly having?: Where | JsonText | undefined;
 }
 
 /** The figures of one group. `JSON.parse` rounds numbers that a double cannot represent: see `text`. */
 export interface Group<F extends Readonly<Record<string, Figure>>> {
   /** The values of the grouping fields. A field that the documents lack is absent. */
   readonly group: Readonly<Record<string, unknown>>;
-  readonly figures: { readonly [name in keyof F]?: F[name] extends { op: 'count' } ? number : unknown };
+  readonly figures: { readonly [name in keyof F]?: FigureValue<F[name]> };
   /** The group as exact JSON text, with the members `group` and `figures`. */
   readonly text: string;
 }

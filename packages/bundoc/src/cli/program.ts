@@ -2,6 +2,7 @@ import { type AddCommands, type ProgramSpec, runProgram } from '@bundoc/shared/c
 import type { Environment } from '@bundoc/shared/process/config';
 import { KNOWN_VARIABLES } from '../known-variables.ts';
 import { addAcceptLossCommand } from './accept-loss.ts';
+import { addAggregateCommand } from './aggregate.ts';
 import { addArchiveCommands } from './archive.ts';
 import { addBackupCommands } from './backup.ts';
 import { addExportCommand } from './bulk-export.ts';
@@ -25,6 +26,7 @@ const COMMANDS: readonly AddCommands[] = [
   addTokenCommands,
   addDocumentCommands,
   addQueryCommand,
+  addAggregateCommand,
   addWhereCommands,
   addChangesCommand,
   addListCommands,

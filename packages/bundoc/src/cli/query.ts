@@ -109,14 +109,16 @@ const DOCUMENTS = {
 function listingOf(fields: readonly string[]): Listing<Row> {
   if (fields.length === 0) return DOCUMENTS;
   const [id] = DOCUMENTS.columns;
-  const columns = fields.map((path): Column<Row> => ({ head: path, cell: ({ text }) => textAt(text, path) }));
+  const columns = fields.map(
+    (path): Column<Row> => ({ head: path, cell: ({ text }) => textAt(text, path.split('.')) }),
+  );
   return { ...DOCUMENTS, columns: [id, ...columns] };
 }
 
-/** What a document has at a path: exact numbers, strings without quotes, nothing when it is absent. */
-function textAt(text: string, path: string): string {
+/** What a JSON object has at a path: exact numbers, strings without quotes, nothing when it is absent. */
+export function textAt(text: string, path: readonly string[]): string {
   let found: string | undefined = text;
-  for (const name of path.split('.'))
+  for (const name of path)
     found = found?.trimStart().startsWith('{') ? memberTexts(found).get(name) : undefined;
   if (found === undefined) return '';
   return found.startsWith('"') ? String(JSON.parse(found)) : onOneLine(found);
@@ -130,7 +132,7 @@ export async function warnOfNone(collection: Collection, project: string): Promi
     );
 }
 
-function orNone<T>(list: readonly T[]): readonly T[] | undefined {
+export function orNone<T>(list: readonly T[]): readonly T[] | undefined {
   return list.length === 0 ? undefined : list;
 }
 
@@ -149,14 +151,17 @@ export function requireWhole(unreadable: readonly string[]): void {
  *
  * @throws CommandError when it is not JSON.
  */
-export async function readCondition(given: string | undefined): Promise<JsonText | undefined> {
+export async function readCondition(
+  given: string | undefined,
+  option = '--where',
+): Promise<JsonText | undefined> {
   if (given === undefined) return undefined;
   const text =
     given === '-' ? await readText('-') : given.startsWith('@') ? await readText(given.slice(1)) : given;
   try {
     JSON.parse(text);
   } catch {
-    throw new CommandError(`--where is not JSON, such as {"done":true}: ${faultOf(text)}`);
+    throw new CommandError(`${option} is not JSON, such as {"done":true}: ${faultOf(text)}`);
   }
   return new JsonText(text);
 }

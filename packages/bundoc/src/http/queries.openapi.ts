@@ -88,6 +88,24 @@ export const AGGREGATION = describe({
       },
       status: 200,
     },
+    someGroups: {
+      params: EXAMPLE_PATH,
+      body: {
+        groupBy: ['country'],
+        figures: {
+          usual: { op: 'percentile', field: 'amount', percent: 50 },
+          customers: { op: 'countDistinct', field: 'customer' },
+          products: { op: 'distinct', field: 'product' },
+        },
+        having: { customers: { $gte: 10 } },
+      },
+      status: 200,
+    },
+    noSuchFigure: {
+      params: EXAMPLE_PATH,
+      body: { figures: { documents: { op: 'count' } }, having: { document: 5 } },
+      status: 400,
+    },
     unknownFigure: {
       params: EXAMPLE_PATH,
       body: { figures: { x: { op: 'median', field: 'a' } } },

@@ -9,10 +9,13 @@ import {
 import { freeOnceSent, READ } from '@bundoc/shared/http/answer-bytes';
 import type { BearerAuth } from '@bundoc/shared/http/bearer-auth';
 import { HOLDS_MANY } from '@bundoc/shared/http/gate-door';
+import { validate } from '@bundoc/shared/http/validate';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { type Fields, readFields } from '../documents/fields.ts';
 import { projectInTurns } from '../documents/project-text.ts';
 import { PAGE_BYTES_MAX } from '../engine/port/page-limits.ts';
+import { faultOfHaving, Having } from '../queries/having.ts';
+import { whereSchema } from '../queries/where.ts';
 import type { AnswerStats, Queries, QueryAnswer } from '../service/queries.ts';
 import { faultOfPath } from '../values/path.ts';
 import type { Value } from '../values/value.ts';
@@ -76,6 +79,8 @@ export function registerQueries(
       using work = requestWork(scheduler, 'query', request, reply);
       const { body, ...condition } = await readQuery(request, aggregateRequestSchema, work);
       const figures = Object.entries(body.figures);
+      const names = figures.map(([name]) => name);
+      const having = body.having === undefined ? undefined : readHaving(body.having, names);
       requirePaths([
         ...body.groupBy.map((field, at): [string, string] => [`groupBy.${at}`, field]),
         ...figures.flatMap(([name, figure]): [string, string][] =>
@@ -86,8 +91,8 @@ export function registerQueries(
         { ...collectionPath(request), ...condition, work },
         body.groupBy,
         figures.map(([, figure]) => figure),
+        having,
       );
-      const names = figures.map(([name]) => name);
       const groups: string[] = [];
       for (const group of answer.groups) {
         const turn = work.pause();
@@ -103,6 +108,15 @@ export function registerQueries(
       );
     },
   );
+}
+
+/** @throws AppError `invalid_request`, also for a condition on anything but the figures. */
+function readHaving(having: unknown, names: readonly string[]): Having {
+  const where = validate(whereSchema, having, 'body.having');
+  const message = faultOfHaving(where, names);
+  if (message !== undefined)
+    throw new AppError('invalid_request', { errors: [{ path: 'body.having', message }] });
+  return new Having(where, names);
 }
 
 /** @throws AppError `invalid_request` for an invalid path. */

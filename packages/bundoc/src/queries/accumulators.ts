@@ -4,14 +4,31 @@ import { compareValues } from '../values/compare.ts';
 import { ExactSum, SUM_PLACES_MAX } from '../values/exact-sum.ts';
 import { encodeExactly } from '../values/key.ts';
 import { isNumber, typeOf, type Value } from '../values/value.ts';
+import type { Work } from '../work/work.ts';
+import { Tally } from './tally.ts';
 
-/** The state of one figure in one group. */
+/** What one or several figures keep of one group. */
 export interface Accumulator {
   /** Takes the first value at the figure's path in a document. @throws AppError `query_too_expensive`. */
   add(value: Value | undefined): void;
   /** Memory of what it keeps, approximately. */
   readonly bytes: number;
-  readonly result: Value;
+  /** Yields between the steps of a long computation. */
+  result(figure: Figure, work: Work): Value | Promise<Value>;
+}
+
+/** Figures with equal names share an accumulator. */
+export function accumulatorName(figure: Figure): string {
+  switch (figure.op) {
+    case 'count':
+      return figure.op;
+    case 'distinct':
+    case 'countDistinct':
+    case 'percentile':
+      return `tally ${figure.field}`;
+    default:
+      return `${figure.op} ${figure.field}`;
+  }
 }
 
 /** The empty state of a figure. */
@@ -26,15 +43,23 @@ export function accumulatorOf(figure: Figure): Accumulator {
       return new Extreme(1);
     case 'max':
       return new Extreme(-1);
+    case 'distinct':
+    case 'countDistinct':
+    case 'percentile':
+      return new Tally();
   }
 }
 
 class Count implements Accumulator {
   readonly bytes = 0;
-  result = 0;
+  #count = 0;
 
   add(): void {
-    this.result++;
+    this.#count++;
+  }
+
+  result(): Value {
+    return this.#count;
   }
 }
 
@@ -60,7 +85,7 @@ class Sum implements Accumulator {
     return this.#sum.bytes;
   }
 
-  get result(): Value {
+  result(): Value {
     return this.#isAverage ? (this.#sum.average ?? null) : this.#sum.total;
   }
 }
@@ -82,12 +107,13 @@ class Extreme implements Accumulator {
     this.bytes = weightOf(value);
   }
 
-  get result(): Value {
+  result(): Value {
     return this.#best ?? null;
   }
 }
 
-function weightOf(value: Value): number {
+/** Memory of a figure, approximately. */
+export function weightOf(value: Value): number {
   const type = typeOf(value);
   return type === 'null' || type === 'boolean' ? 8 : encodeExactly(value).length;
 }

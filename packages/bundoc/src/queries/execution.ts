@@ -41,7 +41,7 @@ const BYTES_OF_VALUE = 8;
 /** Memory of a parsed document in relation to its text. */
 const PARSED_TO_TEXT = 8;
 /** Maximum comparisons for one document on the event loop's thread, which take some milliseconds. */
-const WORK_AT_ONCE_MAX = 50_000;
+export const WORK_AT_ONCE_MAX = 50_000;
 /** A larger document is parsed in one step, and evaluated in the next. */
 const STEP_BYTES = 65_536;
 /** Comparisons that computing a sort key costs, for each value in it. */
@@ -115,6 +115,11 @@ export class QueryExecution {
   keeps(bytes: number): void {
     this.#keptBytes = bytes;
     this.#hold();
+  }
+
+  /** Counts comparisons beside those of the condition. @throws AppError `query_too_expensive`. */
+  spendWork(work: number): void {
+    this.#plan.scan.budget.spendWork(work);
   }
 
   #holdPage(page: readonly Candidate[]): void {

@@ -4,6 +4,7 @@ import { openDefinedStore } from '../collections/defined-store.ts';
 import { cursorsOf } from '../crypto/sealed-cursor.ts';
 import type { DocumentPage, ProjectStore } from '../engine/port/port.ts';
 import { type FoundEntry, type IndexSearch, StateMoved } from '../engine/port/snapshot-port.ts';
+import { Having } from '../queries/having.ts';
 import { SCAN_LIMITS, type ScanLimits } from '../queries/scan-budget.ts';
 import { type Where, whereSchema } from '../queries/where.ts';
 import { ProjectInFiles } from '../testing/project-in-files.ts';
@@ -113,6 +114,25 @@ describe('the cost of one request', () => {
     expect((await page(next)).next).toBeDefined();
     // The documents that it read count by their bytes.
     expect(scheduler.usedS('query')).toBeLessThan(1e-6);
+  });
+
+  it('makes a bounded number of comparisons on the figures of one group', async () => {
+    const { store, queries } = await start({});
+    for (let n = 0; n < 600; n++) await commitOne(store, put(`d${n}`, `{"n":${n}}`));
+    const ask = (condition: string) =>
+      queries.aggregate(
+        selection('{}'),
+        [],
+        [{ op: 'distinct', field: 'n' }],
+        new Having(where(condition), ['all']),
+      );
+    expect((await ask('{"all":{"$size":600}}')).groups).toHaveLength(1);
+    expect((await ask('{"all":{"$gt":600}}')).groups).toHaveLength(0);
+    const many = Array.from({ length: 99 }, (_, n) => `{"all":${n}}`);
+    await expect(ask(`{"$and":[${many}]}`)).rejects.toMatchObject({
+      code: 'query_too_expensive',
+      detail: expect.stringContaining('countDistinct'),
+    });
   });
 
   it('is limited in documents, and the refusal names the index that would help', async () => {

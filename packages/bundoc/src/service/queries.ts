@@ -8,6 +8,7 @@ import { HeldLease } from '../projects/held-lease.ts';
 import type { InstanceLease } from '../projects/project-instance.ts';
 import { Aggregation, type GroupResult } from '../queries/aggregate.ts';
 import type { ExecutionStats, QueryExecution } from '../queries/execution.ts';
+import type { Having } from '../queries/having.ts';
 import { type Order, orderOf } from '../queries/order.ts';
 import type { Candidate } from '../queries/scan.ts';
 import type { ScanLimits } from '../queries/scan-budget.ts';
@@ -101,26 +102,32 @@ export class Queries {
     });
   }
 
-  /** Figures of the matches. @throws AppError as {@link query} does. */
+  /** Figures of the matches, of those groups that `having` wants. @throws AppError as {@link query} does. */
   async aggregate(
     selection: Selection,
     groupBy: readonly string[],
     figures: readonly Figure[],
+    having?: Having,
   ): Promise<AnswerStats & { readonly groups: readonly GroupResult[] }> {
-    if (groupBy.length === 0 && figures.every(({ op }) => op === 'count')) {
-      const { count, ...stats } = await this.count(selection);
-      return { groups: [{ values: [], figures: figures.map(() => count) }], ...stats };
-    }
     return await this.#answer(selection, async (state) => {
       const aggregation = new Aggregation(groupBy, figures);
       const { paths } = aggregation;
       const run = await this.#begin(state, selection, [], Number.POSITIVE_INFINITY, paths);
-      await run.each('', (match) => {
-        aggregation.add(match.valuesAt(paths));
+      let groups: readonly GroupResult[];
+      if (groupBy.length === 0 && figures.every(({ op }) => op === 'count')) {
+        const count = await run.count();
+        groups = [{ values: [], figures: figures.map(() => count) }];
+      } else {
+        await run.each('', (match) => {
+          aggregation.add(match.valuesAt(paths));
+          run.keeps(aggregation.bytes);
+          return false;
+        });
+        groups = await aggregation.results(selection.work);
         run.keeps(aggregation.bytes);
-        return false;
-      });
-      return { groups: await aggregation.results(selection.work), ...statsOf(run, state) };
+      }
+      if (having !== undefined) groups = await chosen(groups, having, run, selection.work);
+      return { groups, ...statsOf(run, state) };
     });
   }
 
@@ -144,6 +151,22 @@ export class Queries {
     const limits = this.#limits;
     return beginQuery({ state, where, whereText, work, limits, orderBy, paths, ...defined({ wanted }) });
   }
+}
+
+/** The groups that a condition holds for. Yields between any two. */
+async function chosen(
+  groups: readonly GroupResult[],
+  having: Having,
+  run: QueryExecution,
+  work: Work,
+): Promise<readonly GroupResult[]> {
+  const wanted: GroupResult[] = [];
+  for (const group of groups) {
+    const turn = work.pause();
+    if (turn !== undefined) await turn;
+    if (having.holds(group, run)) wanted.push(group);
+  }
+  return wanted;
 }
 
 function statsOf(run: QueryExecution, { asOf }: HeldSnapshot): AnswerStats {

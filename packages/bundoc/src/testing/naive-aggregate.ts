@@ -2,7 +2,7 @@ import type { Figure } from '@bundoc/shared/contract/query';
 import { expect } from 'vitest';
 import type { GroupResult } from '../queries/aggregate.ts';
 import { writeValue } from '../values/write-value.ts';
-import { type Naive, naiveCompare, naiveOf, naiveValues, SCALE } from './naive-query.ts';
+import { type Naive, naiveCompare, naiveMatches, naiveOf, naiveValues, SCALE } from './naive-query.ts';
 
 /** A second, slow computation of figures, written from docs/query.md alone for the tests to compare with. */
 interface NaiveGroup {
@@ -59,6 +59,20 @@ function normal(text: string): string {
 
 const count = (many: number): Naive => ({ n: BigInt(many) * 10n ** BigInt(SCALE) });
 
+/** The first value that at least so many percent of all do not exceed, found by trying each. */
+function percentileOf(sorted: readonly Naive[], percent: number): Naive {
+  const { n } = naiveOf(String(percent)) as { readonly n: bigint };
+  const wanted = n * BigInt(sorted.length);
+  const isEnough = (many: number) => BigInt(many) * 100n * 10n ** BigInt(SCALE) >= wanted;
+  return sorted.find((_, at) => isEnough(at + 1)) ?? null;
+}
+
+const different = (sorted: readonly Naive[]) =>
+  sorted.filter((value, at) => at === 0 || naiveCompare(sorted[at - 1], value) !== 0);
+
+/** The name of the figure at a place, for conditions on it. */
+export const nameOf = (at: number) => `f${at}`;
+
 function figureOf(figure: Figure, documents: readonly Naive[]): Naive | string {
   if (figure.op === 'count') return count(documents.length);
   const all = documents
@@ -76,17 +90,33 @@ function figureOf(figure: Figure, documents: readonly Naive[]): Naive | string {
       return all[0] ?? null;
     case 'max':
       return all.at(-1) ?? null;
+    case 'distinct':
+      return different(all);
+    case 'countDistinct':
+      return count(different(all).length);
+    case 'percentile':
+      return percentileOf(all, figure.percent);
   }
 }
 
-/** Expects an aggregation's groups to be those of the naive computation, in the same order. */
+/**
+ * Expects an aggregation's groups to be those of the naive computation, in the same order.
+ *
+ * @param having a condition on figures by the names that {@link nameOf} gives, none of which is an average.
+ */
 export function expectGroups(
   found: readonly GroupResult[],
   all: readonly Naive[],
   groupBy: readonly string[],
   figures: readonly Figure[],
+  having: string,
 ): void {
-  const expected = groupsOf(all, groupBy);
+  const expected = groupsOf(all, groupBy).filter(({ documents }) => {
+    const known = figures.flatMap((figure, at): [string, Naive][] =>
+      figure.op === 'avg' ? [] : [[nameOf(at), figureOf(figure, documents) as Naive]],
+    );
+    return naiveMatches(new Map(known), naiveOf(having));
+  });
   expect(found.length).toBe(expected.length);
   for (const [at, { values, documents }] of expected.entries()) {
     for (const [place, value] of values.entries()) {

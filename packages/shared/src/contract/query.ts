@@ -12,6 +12,8 @@ const ORDER_FIELDS_MAX = 4;
 const GROUP_FIELDS_MAX = 2;
 /** Figures of one aggregation. */
 const FIGURES_MAX = 20;
+/** Decimal places of a percentile's percent. */
+const PERCENT_PLACES = 3;
 
 /** A path of members joined by dots. Its parser checks the rest. */
 export const fieldPathSchema = z.string().min(1).max(512);
@@ -103,7 +105,23 @@ export const countRequestSchema = z.strictObject({
 
 export const figureSchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('count') }),
-  z.strictObject({ op: z.enum(['sum', 'avg', 'min', 'max']), field: fieldPathSchema }),
+  z.strictObject({
+    op: z.enum(['sum', 'avg', 'min', 'max', 'distinct', 'countDistinct']),
+    field: fieldPathSchema,
+  }),
+  z.strictObject({
+    op: z.literal('percentile'),
+    field: fieldPathSchema,
+    /** 50 is the median. */
+    percent: z
+      .number()
+      .min(0)
+      .max(100)
+      .refine(
+        (percent) => Number(percent.toFixed(PERCENT_PLACES)) === percent,
+        `must have at most ${PERCENT_PLACES} decimal places`,
+      ),
+  }),
 ]);
 export type Figure = z.infer<typeof figureSchema>;
 
@@ -119,6 +137,8 @@ export const aggregateRequestSchema = z.strictObject({
     )
     .refine((figures) => Object.keys(figures).length > 0, 'must not be empty')
     .refine((figures) => Object.keys(figures).length <= FIGURES_MAX, `must be at most ${FIGURES_MAX}`),
+  /** What holds for the figures of a group in the answer: a condition whose paths begin with their names. */
+  having: whereSchema.optional(),
   as_of: asOfSchema.optional(),
   explain: z.boolean().default(false),
 });
