@@ -40,7 +40,11 @@ function portsOf(path: string | undefined): number[] {
 
 /** Ports of programs that the page starts itself. */
 const ownPortsOf = (text: string) =>
-  [...text.matchAll(/(?:\.listen\(|BUNKMS_(?:INTERNAL_)?PORT=)(\d+)/g)].map(([, port]) => Number(port));
+  [
+    ...text.matchAll(
+      /(?:\.listen\(|BUNKMS_(?:INTERNAL_)?PORT=|NOTES_URL'\] \?\? 'http:\/\/127\.0\.0\.1:)(\d+)/g,
+    ),
+  ].map(([, port]) => Number(port));
 
 /** Addresses where none of our services listens, or not the one that serves the path. */
 function wrongPlaces(text: string): string[] {

@@ -42,7 +42,7 @@ it(
   async () => {
     const [quickStart] = examplesOf('README.md').filter((code) => code.startsWith('TOKEN='));
     const pages = ['docs/documents.md', 'docs/query.md', 'docs/updates.md'].map(examplesOf);
-    expect(pages.map(({ length }) => length)).toEqual([2, 1, 1]);
+    expect(pages.map(({ length }) => length)).toEqual([2, 2, 1]);
     const script = [quickStart, ...pages.flat()].join('\n').replaceAll(ORIGIN, installation.url);
     const token = await installation.client(['project-a'], ['docs:read', 'docs:write']);
     const { PATH } = process.env;
@@ -51,13 +51,16 @@ it(
     });
     const answers = stdout.split('\n').filter((line) => line.startsWith('{'));
     expect(answers.length).toBeGreaterThan(7);
-    expect(JSON.parse(answers.at(-4) ?? '')).toEqual({
+    expect(JSON.parse(answers.at(-5) ?? '')).toEqual({
       count: expect.any(Number),
       as_of: expect.any(Number),
     });
-    expect(JSON.parse(answers.at(-3) ?? '')).toEqual({
+    expect(JSON.parse(answers.at(-4) ?? '')).toEqual({
       groups: [{ group: {}, figures: { notes: 2, largest: null } }],
       as_of: expect.any(Number),
+    });
+    expect(JSON.parse(answers.at(-3) ?? '')).toMatchObject({
+      groups: [{ group: {}, figures: { notes: 2, tags: expect.any(Number) } }],
     });
     expect(JSON.parse(answers.at(-2) ?? '')).toMatchObject({ changed: expect.any(Number) });
     expect(JSON.parse(answers.at(-1) ?? '')).toEqual({ matched: 0, deleted: 0, ids: [] });

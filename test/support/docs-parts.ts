@@ -14,8 +14,18 @@ interface Part {
   readonly start: (stack: AsyncDisposableStack) => Promise<Record<string, string>>;
 }
 
+/** By which npm reaches a registry, besides the settings of a user. */
+const REGISTRY_VARIABLES = /^(?:npm_config_registry|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE|(?:https?|no)_proxy)$/i;
+
 /** Services and devices that pages need, and that they do not start themselves. */
 export const PARTS: Readonly<Record<string, Part>> = {
+  'docs/how-to/notes-service.md': {
+    programs: ['registry'],
+    start: async () => {
+      const chosen = Object.entries(process.env).filter(([name]) => REGISTRY_VARIABLES.test(name));
+      return Object.fromEntries(chosen.map(([name, value = '']) => [name, value]));
+    },
+  },
   'docs/how-to/seal-by-openbao.md': {
     programs: [],
     start: async (stack) => {

@@ -7,7 +7,7 @@ import { orNone, readCondition, requireWhole, textAt, warnOfNone } from './query
 import { collectionName, onProject, openProject, stopSignal } from './service-client.ts';
 
 const OPERATIONS = ['sum', 'avg', 'min', 'max', 'distinct', 'countDistinct'] as const;
-const FORMS = `name=count, name=${OPERATIONS.join('|')}:field, or name=percentile:field:percent`;
+const FORMS = `name=count, name=op:field (op: ${OPERATIONS.join(', ')}), or name=percentile:field:percent`;
 
 /** `p95=percentile:ms:95`, by its name. */
 const figure = parserFor(FORMS, (text): [string, Figure] | undefined => {

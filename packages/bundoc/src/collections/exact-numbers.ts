@@ -4,8 +4,8 @@ import { remainderOfDigits } from '../values/remainder.ts';
 import { isObject, readValue, type Value } from '../values/value.ts';
 
 /**
- * Requires every number in the text of a schema to be a double of at most 15 digits. A definition keeps
- * doubles, so any other number would silently change.
+ * Requires every number in the text of a schema to be a double of at most 15 digits, or a safe integer. A
+ * definition keeps doubles, so any other number would silently change.
  *
  * @throws AppError `invalid_request`.
  */
@@ -14,19 +14,25 @@ export function requireExactNumbers(definition: string): void {
   const place =
     isObject(value) && value['schema'] !== undefined ? placeOfInexact(value['schema']) : undefined;
   if (place === undefined) return;
-  const message = 'must be a number of at most 15 significant digits, between 1e-290 and 1e290';
+  const message = `must be a number of at most 15 significant digits, between 1e-290 and 1e290, or a whole number up to ${Number.MAX_SAFE_INTEGER}`;
   throw new AppError('invalid_request', { errors: [{ path: ['body.schema', ...place].join('.'), message }] });
 }
 
-/** The path of a number that is not a double of at most 15 digits; undefined for none. */
+/** The path of a number that a definition would not keep; undefined for none. */
 function placeOfInexact(value: Value, place: readonly string[] = []): readonly string[] | undefined {
-  if (value instanceof Decimal) return place;
+  if (value instanceof Decimal) return isSafeInteger(value) ? undefined : place;
   if (typeof value !== 'object' || value === null) return undefined;
   for (const [name, one] of Object.entries(value)) {
     const found = placeOfInexact(one as Value, [...place, name]);
     if (found !== undefined) return found;
   }
   return undefined;
+}
+
+/** Whether it is one that zod and others give for the greatest integer of JavaScript, or less. */
+function isSafeInteger(number: Decimal): boolean {
+  const { digits, point } = number;
+  return isInteger(number) && Number.isSafeInteger(Number(`0.${digits}e${point}`));
 }
 
 export function isInteger(number: number | Decimal): boolean {

@@ -212,18 +212,32 @@ describe('the check of a new schema', () => {
       expect(faultOf({ [keyword]: {} })?.message).toMatch(`${keyword}: `);
   });
 
-  it.each(['12345678901234567890', '0.1000000000000000055', '1e400', '1e-300'])(
-    'refuses the number %s, which a definition would change',
+  it.each(['9007199254740991', '-9007199254740991', '9007199254740991.0', '1234567890123456e0'])(
+    'keeps the whole number %s as it is',
     (number) => {
-      expect(() => requireExactNumbers(`{"schema":{"properties":{"n":{"maximum":${number}}}}}`)).toThrow(
-        expect.objectContaining({
-          code: 'invalid_request',
-          errors: [expect.objectContaining({ path: 'body.schema.properties.n.maximum' })],
-        }),
-      );
-      expect(() =>
-        requireExactNumbers(`{"schema":{"maximum":0.1},"ttl":{"seconds":${number}}}`),
-      ).not.toThrow();
+      expect(() => requireExactNumbers(`{"schema":{"maximum":${number}}}`)).not.toThrow();
+      const schema = JSON.parse(`{"maximum":${number}}`);
+      expect(faultOf(schema)).toBeUndefined();
+      expect(BigInt(schema.maximum)).toBe(BigInt(number.replace(/\.0|e0/, '')));
     },
   );
+
+  it.each([
+    '9007199254740992',
+    '9007199254740993',
+    '-9007199254740993',
+    '1234567890123456.5',
+    '12345678901234567890',
+    '0.1000000000000000055',
+    '1e400',
+    '1e-300',
+  ])('refuses the number %s, which a definition would change', (number) => {
+    expect(() => requireExactNumbers(`{"schema":{"properties":{"n":{"maximum":${number}}}}}`)).toThrow(
+      expect.objectContaining({
+        code: 'invalid_request',
+        errors: [expect.objectContaining({ path: 'body.schema.properties.n.maximum' })],
+      }),
+    );
+    expect(() => requireExactNumbers(`{"schema":{"maximum":0.1},"ttl":{"seconds":${number}}}`)).not.toThrow();
+  });
 });

@@ -38,7 +38,7 @@ export const operatorsSchema = z
     $gte: valueSchema.optional(),
     $lt: valueSchema.optional(),
     $lte: valueSchema.optional(),
-    $mod: z.tuple([modNumberSchema, modNumberSchema]).optional(),
+    $mod: z.array(modNumberSchema).length(2).optional(),
     $beginsWith: z.string().optional(),
     $contains: z.string().max(250).optional(),
     $endsWith: z.string().optional(),
