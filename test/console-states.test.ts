@@ -165,6 +165,20 @@ describe('the states of the consoles’ views', needs('chromium'), () => {
       await press('Run');
       await page.getByText('Sealed bytes read').waitFor();
       await look('query-count');
+      await press('Change');
+      const change = '{"where":{"country":"NL"},"update":{"$inc":{"amount":0.10}}}';
+      await visitor.replaceText('Text of the request: Change', change);
+      await press('Preview');
+      await page.getByText('would be changed').waitFor();
+      await look('query-change');
+      await page.getByRole('button', { name: /^Change \d/ }).click();
+      await page.getByText(/^Done: \d+ documents? changed/).waitFor();
+      await look('query-changed');
+      await press('Delete');
+      await visitor.replaceText('Text of the request: Delete', '{"where":{"country":"NL"}}');
+      await press('Preview');
+      await page.getByText('would be deleted').waitFor();
+      await look('query-delete');
 
       await visitor.open('/console/projects/acme/collections/notes');
       await press('Export');

@@ -20,6 +20,12 @@ describe('the console’s exports and imports', needs('chromium'), () => {
     (await call(installation.url, `${path(collection)}/documents/${id}`, { token })).text;
   const countOf = async (collection: string) =>
     (await call(installation.url, path(collection), { token })).json()['documents'];
+  const write = async (operations: readonly object[]) => {
+    for (let at = 0; at < operations.length; at += 500) {
+      const body = JSON.stringify({ operations: operations.slice(at, at + 500) });
+      await call(installation.url, '/v1/projects/acme/batch', { method: 'POST', token, body });
+    }
+  };
   const importText = async ({ page }: Visitor, name: string, text: string) => {
     await page.getByLabel('File').setInputFiles({
       name,
@@ -44,10 +50,7 @@ describe('the console’s exports and imports', needs('chromium'), () => {
       id: `d${n}`,
       document: { n, even: n % 2 === 0 },
     }));
-    for (let at = 0; at < operations.length; at += 500) {
-      const body = JSON.stringify({ operations: operations.slice(at, at + 500) });
-      await call(installation.url, '/v1/projects/acme/batch', { method: 'POST', token, body });
-    }
+    await write(operations);
     browser = await TestBrowser.launch();
   });
   afterAll(async () => {
@@ -191,6 +194,87 @@ describe('the console’s exports and imports', needs('chromium'), () => {
     await importText(visitor, 'many.ndjson', text);
     await page.getByText('Done: 700 documents written, 0 refused').waitFor();
     expect(await countOf('resumed')).toBe(700);
+  });
+
+  it('changes and deletes what a condition holds for once its number was seen, and continues behind a lost answer', async () => {
+    const operations = Array.from({ length: 1_000 }, (_, n) => ({
+      op: 'put',
+      collection: 'written',
+      id: `w${n}`,
+      document: { n, exact: 0 },
+    }));
+    await write(operations);
+    for (const id of ['last', 'text'])
+      await call(installation.url, `${path('written')}/documents/${id}`, {
+        method: 'PUT',
+        token,
+        body: id === 'text' ? '{"n":-1,"exact":"none"}' : '{"n":1000, "exact": 0}',
+      });
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    const press = (name: string) => page.getByRole('button', { name, exact: true }).click();
+    const status = page.getByRole('region', { name: 'Documents that the condition holds for' });
+    await visitor.signIn(installation.url, token);
+    await visitor.open('/console/projects/acme/collections/written/query');
+    await press('Change');
+    await visitor.replaceText('Text of the request: Change', '{"where":{}, "limit": 1}');
+    await page.getByText('"update" is missing').waitFor();
+    const change = '{"where":{"n":{"$gte":0}},"update":{"$inc":{"exact":12345678901234567890.10}}}';
+    await visitor.replaceText('Text of the request: Change', change);
+    await press('Preview');
+    await status.getByText('1,001 documents would be changed').waitFor();
+    await status.getByRole('link', { name: 'w0', exact: true }).waitFor();
+    await visitor.expectAccessible();
+    // A preview of another text does not tell what the button would do.
+    await visitor.replaceText('Text of the request: Change', '{"where":{},"update":{"$inc":{"exact":1}}}');
+    await status.waitFor({ state: 'detached' });
+    await press('Preview');
+    // It says what would not fit as well.
+    await page.getByRole('alert').getByText('the present value is a string, not a number').waitFor();
+    await visitor.replaceText('Text of the request: Change', change);
+    await press('Preview');
+    await status.getByText('1,001 documents would be changed').waitFor();
+    let pages = 0;
+    await page.route('**/update', async (route) => {
+      pages++;
+      if (pages < 2 || pages > 6) return route.continue();
+      // The service applies the second step, and the answer is lost.
+      await route.fetch();
+      return route.abort();
+    });
+    await press('Change 1,001 documents');
+    await page.getByRole('alert').getByText('network_error').waitFor();
+    await status.getByText('500 of 1,001 documents changed so far').waitFor();
+    await press('Continue');
+    await status.getByText('Done: 1,001 documents changed, 1,001 matched').waitFor();
+    expect(await textOf('written', 'last')).toContain('"n":1000, "exact": 12345678901234567890.10}');
+
+    await press('Delete');
+    await visitor.replaceText('Text of the request: Delete', '{"where":{"exact":12345678901234567890.10}}');
+    await press('Preview');
+    await status.getByText('1,001 documents would be deleted').waitFor();
+    expect(await page.getByRole('button', { name: 'Delete 1,001 documents' }).isEnabled()).toBe(false);
+    await page.getByLabel('Type the name of the collection to confirm').fill('written');
+    await visitor.expectAccessible();
+    await press('Delete 1,001 documents');
+    await status.getByText('Done: 1,001 documents deleted').waitFor();
+    expect(await countOf('written')).toBe(1);
+    await press('Preview');
+    await status.getByText('No document would be deleted').waitFor();
+    // What was typed is still there after another view.
+    await press('Find');
+    await press('Change');
+    await expect.poll(() => visitor.editor('Text of the request: Change').textContent()).toBe(change);
+  });
+
+  it('offers no change and no deletion to a token that may only read', async () => {
+    await using visitor = await browser.visit();
+    const { page } = visitor;
+    await visitor.signIn(installation.url, await installation.client(['*'], ['docs:read']));
+    await visitor.open('/console/projects/acme/collections/notes/query');
+    await page.getByRole('button', { name: 'Aggregate', exact: true }).waitFor();
+    for (const name of ['Change', 'Delete'])
+      expect(await page.getByRole('button', { name, exact: true }).count()).toBe(0);
   });
 
   it('refuses a file that is not UTF-8, and one that ends within its array', async () => {

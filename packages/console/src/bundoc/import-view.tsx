@@ -133,6 +133,10 @@ function FileChoice({
           ? 'After an interruption, choose the same file again. No document is duplicated.'
           : 'Over plain HTTP, a repeated import duplicates documents without an _id.'}
       </p>
+      <p class="hint">
+        A file that mongoexport, CouchDB or Firestore wrote: <code>bundoc import --format</code> reads its
+        types. See <code>docs/how-to/coming-from.md</code>.
+      </p>
     </>
   );
 }

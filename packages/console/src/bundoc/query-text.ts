@@ -49,6 +49,12 @@ export const MEMBERS: readonly { readonly label: string; readonly detail: string
   ['figures', 'values to compute for each group'],
 ].map(([label = '', detail = '']) => ({ label: `"${label}"`, detail }));
 
+/** Members of a change or deletion by query. */
+export const WRITE_MEMBERS: typeof MEMBERS = [
+  { label: '"where"', detail: 'the condition' },
+  { label: '"update"', detail: 'the operators to apply' },
+];
+
 /**
  * The text of a query with further members before its own. The rest is sent exactly as typed, so that numbers
  * in conditions stay exact.

@@ -10,11 +10,13 @@ import { bytes, count, visible } from '../parts/format.ts';
 import { splitInTurns } from '../parts/json-elements.ts';
 import { useAction } from '../parts/use-action.ts';
 import { api, path } from '../shell/api.ts';
-import { onSignOut } from '../shell/session.ts';
+import { may } from '../shell/session.ts';
 import { DocumentTable, HEAD_CHARS } from './collection-view.tsx';
 import { faultOfText } from './document-text.ts';
 import { CollectionFrame } from './project-frame.tsx';
 import { MEMBERS, OPERATORS, withMembers } from './query-text.ts';
+import { useText } from './use-text.ts';
+import { type WriteKind, WriteWhere } from './write-where.tsx';
 
 type Kind = 'query' | 'count' | 'aggregate';
 
@@ -24,20 +26,21 @@ const BEGIN: Readonly<Record<Kind, string>> = {
   aggregate: '{\n  "groupBy": [],\n  "figures": { "documents": { "op": "count" } }\n}',
 };
 const NAMES: Readonly<Record<Kind, string>> = { query: 'Find', count: 'Count', aggregate: 'Aggregate' };
+const ALL_NAMES: Readonly<Record<Kind | WriteKind, string>> = {
+  ...NAMES,
+  update: 'Change',
+  delete: 'Delete',
+};
 const FORMS = { table: 'Table', text: 'Text' };
 type Form = keyof typeof FORMS;
 /** Maximum characters of an answer on the screen; the file has all of it. */
 const SHOWN = 100_000;
 const WORDS = [...MEMBERS, ...OPERATORS];
 
-/** Texts of queries by collection and kind, so that a change of view loses none. */
-const typed = new Map<string, string>();
-onSignOut(() => typed.clear());
-
 export function QueryView({ project = '', collection = '' }: Partial<CollectionPath>) {
   return (
     <CollectionFrame project={project} collection={collection} here="Query">
-      {() => <Asked key={`${project}/${collection}`} project={project} collection={collection} />}
+      {() => <Request key={`${project}/${collection}`} project={project} collection={collection} />}
     </CollectionFrame>
   );
 }
@@ -70,14 +73,34 @@ async function readAnswer(kind: Kind, text: string, ms: number, signal: AbortSig
   return { kind, text, documents: elements, explain, ms, asOf: asOfIn(rest), next: nextOf(rest) };
 }
 
+function Request(place: CollectionPath) {
+  const [kind, setKind] = useState<Kind | WriteKind>('query');
+  const isWrite = kind === 'update' || kind === 'delete';
+  return (
+    <>
+      <Head title="Query" lead={<Name text={place.collection} />} />
+      <Switch
+        label="What to do"
+        choices={may('docs:write') ? ALL_NAMES : NAMES}
+        chosen={kind}
+        onChoose={setKind}
+      />
+      {isWrite ? (
+        <WriteWhere key={kind} {...place} kind={kind} />
+      ) : (
+        <Asked key={kind} {...place} kind={kind} />
+      )}
+    </>
+  );
+}
+
+type AskedPlace = CollectionPath & { readonly kind: Kind };
+
 /** What is asked of a collection, as it is typed, and the last answer. */
-function useQuery({ project, collection }: CollectionPath) {
-  const [kind, setKind] = useState<Kind>('query');
-  const place = (of: Kind) => `${project}/${collection}/${of}`;
-  const textOf = (of: Kind) => typed.get(place(of)) ?? BEGIN[of];
-  const [text, setText] = useState(textOf('query'));
+function useQuery({ project, collection, kind }: AskedPlace) {
+  const [text, change] = useText(`${project}/${collection}/${kind}`, BEGIN[kind]);
   const [answer, setAnswer] = useState<Answer>();
-  const { isBusy, error, run, clear } = useAction();
+  const { isBusy, error, run } = useAction();
   const send = async (members: Readonly<Record<string, unknown>>, signal: AbortSignal) => {
     const { text: answered } = await api.send({
       method: 'POST',
@@ -90,8 +113,8 @@ function useQuery({ project, collection }: CollectionPath) {
     return answered;
   };
   return {
-    kind,
     text,
+    change,
     answer,
     isBusy,
     error,
@@ -104,31 +127,15 @@ function useQuery({ project, collection }: CollectionPath) {
         const ms = Math.round(performance.now() - start);
         setAnswer(await readAnswer(kind, answered, ms, signal));
       }),
-    choose: (next: Kind) => {
-      setKind(next);
-      setText(textOf(next));
-      setAnswer(undefined);
-      clear();
-    },
-    change: (next: string) => {
-      typed.set(place(kind), next);
-      setText(next);
-    },
   };
 }
 
-function Asked({ project, collection }: CollectionPath) {
-  const { kind, text, answer, isBusy, error, send, fault, ask, choose, change } = useQuery({
-    project,
-    collection,
-  });
+function Asked({ project, collection, kind }: AskedPlace) {
+  const { text, answer, isBusy, error, send, fault, ask, change } = useQuery({ project, collection, kind });
   const [isExporting, setIsExporting] = useState(false);
   return (
     <>
-      <Head title="Query" lead={<Name text={collection} />} />
-      <Switch label="What to ask" choices={NAMES} chosen={kind} onChoose={choose} />
       <Editor
-        key={kind}
         text={text}
         version={kind}
         label={`Text of the request: ${NAMES[kind]}`}

@@ -121,7 +121,7 @@ export function Switch<T extends string>({
   onChoose,
 }: {
   readonly label: string;
-  readonly choices: Readonly<Record<T, string>>;
+  readonly choices: Readonly<Partial<Record<T, string>>>;
   readonly chosen: T;
   readonly onChoose: (choice: T) => void;
 }) {
