@@ -1,11 +1,10 @@
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { compile } from './support/compiler.ts';
 
-const root = join(import.meta.dirname, '..');
-const client = join(root, 'packages/client/src');
+const client = join(import.meta.dirname, '../packages/client/src');
 
 /** A declaration of the client with the doc comment before it. */
 interface Documented {
@@ -51,28 +50,15 @@ declare global {
 function faultsOf(programs: readonly string[]): readonly string[] {
   const folder = mkdtempSync(join(tmpdir(), 'bundoc-examples-'));
   const options = {
-    strict: true,
-    exactOptionalPropertyTypes: true,
-    noUncheckedIndexedAccess: true,
-    noEmit: true,
-    module: 'nodenext',
-    target: 'es2024',
     lib: ['es2024', 'dom', 'dom.iterable'],
-    types: ['node'],
-    typeRoots: [join(root, 'node_modules/@types')],
-    skipLibCheck: true,
-    allowImportingTsExtensions: true,
     paths: { '@bundoc/client': [join(client, 'client.ts')], '@bundoc/client/*': [join(client, '*.ts')] },
   };
   try {
     writeFileSync(join(folder, 'package.json'), '{"type":"module"}');
-    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: options }));
     writeFileSync(join(folder, 'given.ts'), GIVEN);
     for (const [n, program] of programs.entries())
       writeFileSync(join(folder, `example-${n}.ts`), `${program}\nexport {};\n`);
-    execFileSync(join(root, 'node_modules/.bin/tsc'), ['-p', folder, '--pretty', 'false'], {
-      encoding: 'utf8',
-    });
+    compile(folder, options);
     return [];
   } catch (error) {
     return (error as { stdout: string }).stdout.trim().split('\n');

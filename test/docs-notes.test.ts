@@ -1,9 +1,10 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compile } from './support/compiler.ts';
 import { call, Installation } from './support/installation.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -54,24 +55,7 @@ describe('the notes service of docs/how-to/notes-service.md', () => {
 
   it('has at most 150 lines, and compiles', () => {
     expect(program.trimEnd().split('\n').length).toBeLessThanOrEqual(150);
-    const options = {
-      strict: true,
-      exactOptionalPropertyTypes: true,
-      noUncheckedIndexedAccess: true,
-      noEmit: true,
-      module: 'nodenext',
-      target: 'es2024',
-      types: ['node'],
-      typeRoots: [join(root, 'node_modules/@types')],
-      skipLibCheck: true,
-      allowImportingTsExtensions: true,
-      customConditions: ['@bundoc/source'],
-    };
-    writeFileSync(
-      join(folder, 'tsconfig.json'),
-      JSON.stringify({ compilerOptions: options, files: ['notes.mts'] }),
-    );
-    execFileSync(join(root, 'node_modules/.bin/tsc'), ['-p', folder, '--pretty', 'false']);
+    compile(folder, { customConditions: ['@bundoc/source'] });
   });
 
   it('creates a note once for one key, finds it by a part of its title, and counts every star', async () => {
